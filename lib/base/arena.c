@@ -20,12 +20,12 @@
 #include <sanitizer/asan_interface.h>
 #define REDZONE 64u
 #else
-#define REDZONE 0u
-#define ASAN_POISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
+#define REDZONE                           0u
+#define ASAN_POISON_MEMORY_REGION(p, n)   ((void)(p), (void)(n))
 #define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 #endif
 
-#define ALIGN 64u
+#define ALIGN     64u
 #define BLOCK_MIN ((size_t)1 << 20)
 
 /* Blocks come from mmap, so they begin as zeros that cost nothing until touched; `dirty` marks
@@ -96,8 +96,8 @@ static struct block *add_block(sonde_arena *a, size_t bytes, sonde_err *err)
         return NULL;
     }
     if (!budget_take(a->budget, whole)) {
-        sonde_fail(err, SONDE_E_MEMORY, "needs %zu bytes more, the memory limit is %zu and %zu are in use", whole,
-                   a->budget->limit, atomic_load(&a->budget->taken));
+        sonde_fail(err, SONDE_E_MEMORY, "needs %zu bytes more, the memory limit is %zu and %zu are in use",
+                   whole, a->budget->limit, atomic_load(&a->budget->taken));
         return NULL;
     }
     struct block *b = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -117,7 +117,8 @@ void *sonde_arena_get(sonde_arena *a, size_t n, size_t size, sonde_err *err)
 {
     size_t bytes;
     if (!sonde_mul(&bytes, n, size)) {
-        sonde_fail(err, SONDE_E_MEMORY, "%zu times %zu bytes are more than this machine can address", n, size);
+        sonde_fail(err, SONDE_E_MEMORY, "%zu times %zu bytes are more than this machine can address", n,
+                   size);
         return NULL;
     }
     for (; a->cur; a->cur = a->cur->next) {

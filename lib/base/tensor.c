@@ -8,11 +8,11 @@ static const struct {
     const char *name;
     size_t size;
 } dtypes[SONDE_N_DTYPES] = {
-    [SONDE_F32] = {"float32", 4},     [SONDE_F16] = {"float16", 2}, [SONDE_BF16] = {"bfloat16", 2},
-    [SONDE_F64] = {"float64", 8},     [SONDE_I8] = {"int8", 1},     [SONDE_U8] = {"uint8", 1},
-    [SONDE_I16] = {"int16", 2},       [SONDE_U16] = {"uint16", 2},  [SONDE_I32] = {"int32", 4},
-    [SONDE_U32] = {"uint32", 4},      [SONDE_I64] = {"int64", 8},   [SONDE_U64] = {"uint64", 8},
-    [SONDE_BOOL] = {"bool", 1},       [SONDE_Q8_0] = {"q8_0", 0},   [SONDE_OPAQUE] = {"opaque", 0},
+    [SONDE_F32] = {"float32", 4}, [SONDE_F16] = {"float16", 2}, [SONDE_BF16] = {"bfloat16", 2},
+    [SONDE_F64] = {"float64", 8}, [SONDE_I8] = {"int8", 1},     [SONDE_U8] = {"uint8", 1},
+    [SONDE_I16] = {"int16", 2},   [SONDE_U16] = {"uint16", 2},  [SONDE_I32] = {"int32", 4},
+    [SONDE_U32] = {"uint32", 4},  [SONDE_I64] = {"int64", 8},   [SONDE_U64] = {"uint64", 8},
+    [SONDE_BOOL] = {"bool", 1},   [SONDE_Q8_0] = {"q8_0", 0},   [SONDE_OPAQUE] = {"opaque", 0},
 };
 
 size_t sonde_dtype_size(enum sonde_dtype t)
