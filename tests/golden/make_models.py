@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Writes tests/golden/models: small random models of every family with reference activations.
 
-    python make_models.py [NAME...]        (all of them without names)
+    python make_models.py [NAME...]        (without names: all of them and the variants)
 
 Made with torch 2.13.0, transformers 5.23.0, transformer-lens 3.9.0 (the last with HookedTransformer), safetensors 0.8.0,
 gguf 0.19.0, numpy 2.4.6. Seeds are crc32("MODEL TENSOR 1") of numpy's frozen RandomState, so that the weights do not
@@ -18,7 +18,8 @@ models/NAME/reference.safetensors
                            [P, d], [P, H, dh], [P, Hk, dh], [H, P, P], scales [P, 1] and [P, H, 1] (q_norm, k_norm)
     S.<hook>               the other sequences: hook_embed, resid_mid, resid_post of every block
     S.logits               [P, V]
-  attn_scores hold -inf where masked. gpt2 has attn.hook_result as well.
+  attn_scores hold -inf where masked. gpt2 has attn.hook_result as well. unembed.hook_out is before the final soft cap.
+  The half-precision models have only what the other sequences have.
 models/variants.json       name -> {weights_of, reference_of, config (a path here), processing}: directories that lack one
                            of the files use that of another model.
 
@@ -31,12 +32,14 @@ HookedTransformer's state_dict names and shapes (embed.W_E [V, d], blocks.L.attn
 [d, d_vocab_out]); a missing bias is zero.
 """
 import json
-import math
+import os
 import pathlib
 import shutil
 import sys
 import tempfile
 import warnings
+
+os.environ["TQDM_DISABLE"] = "1"
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -67,7 +70,7 @@ def difference(ours, theirs):
 def agree(name, against, ours, theirs, bar):
     """theirs: {hook: tensor}. Every one of them must be in ours and within the bar."""
     worst, where = max((difference(ours[k], v), k) for k, v in theirs.items())
-    old = table.get((name, against), (0, 0.0, ""))
+    old = table.get((name, against), (0, -1.0, ""))
     table[name, against] = max(old, (len(theirs), worst, where), key=lambda r: r[1])
     assert worst <= bar, f"{name}: {against}: {where} differs by {worst:.3g}"
 
@@ -226,12 +229,12 @@ def default_hooks(a, out):
     return {k: v for k, v in out.items() if not k.endswith("hook_result")}
 
 
-def write_reference(path, a, runs, ids, result=False, only_residuals=False):
+def write_reference(path, a, runs, ids, result=False, few=False):
     t = {"ids": torch.tensor(ids, dtype=torch.int32)}
     for s, out in enumerate(runs):
         for k, v in out.items():
-            few = k in ("hook_embed", "logits") or k.endswith(("resid_mid", "resid_post"))
-            if (k.endswith("hook_result") and not result) or ((s > 0 or only_residuals) and not few):
+            main = k in ("hook_embed", "logits") or k.endswith(("resid_mid", "resid_post"))
+            if (k.endswith("hook_result") and not result) or ((s > 0 or few) and not main):
                 continue
             t[f"{s}.{k}"] = v.to(torch.float32).contiguous().clone()
     save_file(t, str(path))
@@ -359,14 +362,19 @@ def make_tl(name):
 def main():
     warnings.filterwarnings("ignore")
     import transformers
+    import variants
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(0)
     wanted = sys.argv[1:]
     todo = [(n, make_hf) for n in families.HF] + [(n, make_tl) for n in families.TL]
+    if not wanted:
+        shutil.rmtree(HERE, ignore_errors=True)
     for name, make in todo:
         if not wanted or name in wanted:
             make(name)
+    if not wanted:
+        variants.make_all()
     print(f"\n{'model':20} {'compared with':26} {'hooks':>5}  worst")
     for (name, against), (n, worst, where) in table.items():
         print(f"{name:20} {against:26} {n:5}  {worst:.1e}  {where}")
@@ -377,4 +385,5 @@ def main():
 
 
 if __name__ == "__main__":
+    sys.modules["make_models"] = sys.modules["__main__"]   # variants.py imports this file by its name
     main()
