@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT
+ * One line per command; each lives in its own cmd_*.c. */
+#ifndef SONDE_TOOLS_COMMANDS_H
+#define SONDE_TOOLS_COMMANDS_H
+
+#include "option.h"
+
+extern const struct command cmd_info;
+extern const struct command cmd_tokenize;
+
+#endif
