@@ -8,16 +8,30 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../base/arena.h"
 #include "../base/error.h"
 
 /* Parse n bytes (one JSON value, UTF-8). Before anything is allocated the structural characters are counted: more
  * than max_nodes values (jansson takes about 80 bytes for each) or more than 64 nested levels are refused with
  * SONDE_E_MEMORY / SONDE_E_INPUT; so are duplicate keys (also when they differ only in escapes), NUL in strings,
- * NaN, and anything after the value. what names the file in messages. The caller owns the result (json_decref). */
+ * NaN, and anything after the value. An integer beyond int64 becomes a real. what names the file in messages. The caller
+ * owns the result (json_decref). */
 enum sonde_code sonde_json_parse(const void *data, size_t n, size_t max_nodes, const char *what, json_t **out,
                                  sonde_err *err);
 
-/* A whole file in a directory, at most max_bytes. */
+/* The same under a budget instead of a count: an upper bound of what jansson will take (text, nodes, hash tables) is
+ * taken from the budget first, and given back by sonde_json_release. budget may be NULL. Over it: SONDE_E_MEMORY. */
+typedef struct sonde_json {
+    json_t *root;
+    sonde_budget *budget;
+    size_t held;
+} sonde_json;
+enum sonde_code sonde_json_parse_within(const void *data, size_t n, sonde_budget *budget, const char *what,
+                                        sonde_json *out, sonde_err *err);
+void sonde_json_release(sonde_json *j); /* all zero is fine */
+
+/* A whole file in a directory, at most max_bytes (more: SONDE_E_INPUT), by the name rule of sonde_map_open_in. Memory is
+ * bounded by the file: values of less than two bytes on average are refused, and those cost some 100 bytes each. */
 enum sonde_code sonde_json_load_in(const char *dir, const char *name, size_t max_bytes, json_t **out, sonde_err *err);
 
 /* Typed getters. `fallback` is used when the key is absent or null; a present value of another type or outside

@@ -10,7 +10,7 @@
 /* Open one file. Refuses what reliability rule and format forbid: header over 100 MB or over the file, not beginning
  * with '{', duplicate keys, ranks over 8, unknown dtypes, offsets that are not exactly numel * size, that overlap, leave
  * holes or do not end at the end of the file. Names: 1..1024 bytes of UTF-8 without control characters.
- * __metadata__ (string to string) becomes f->meta. Errors: SONDE_E_IO, SONDE_E_INPUT, SONDE_E_MEMORY. */
+ * __metadata__ (string to string) becomes f->meta. Tensors come in the order of their data; the header order is lost. Errors: SONDE_E_IO, SONDE_E_INPUT, SONDE_E_MEMORY. */
 enum sonde_code sonde_safetensors_open(const char *path, sonde_budget *budget, sonde_tensors **out, sonde_err *err);
 
 /* Open "model.safetensors" or the shards named by "model.safetensors.index.json" in a directory. Shard names follow the

@@ -43,6 +43,7 @@ typedef struct sonde_tensors {
     size_t n_meta;
     uint32_t *index; /* open-addressing hash of names, n_index a power of two; UINT32_MAX = empty */
     size_t n_index;
+    uint64_t index_seed; /* random, so that no file can make the names collide */
 } sonde_tensors;
 
 /* The tensor with this name, or NULL. O(1). */
