@@ -18,7 +18,8 @@ enum sonde_act {
 };
 
 /* One value: the definition of the bits. Errors: exp and log <= 1.5 ulp over their range (exp flushes results
- * below 2^-126 to 0, overflows to +inf; log wants x > 0 normal), tanh, erf absolute <= 2e-7. NaN in, NaN out. */
+ * below 2^-126 to 0, overflows to +inf; log wants x > 0 normal), tanh, erf absolute <= 2e-7. NaN in, NaN out.
+ */
 float sonde_expf(float x);
 float sonde_logf(float x);
 float sonde_tanhf(float x);
@@ -31,8 +32,8 @@ void sonde_vec_tanh(const sonde_kernels *k, size_t n, const float *x, float *y);
 void sonde_activate(const sonde_kernels *k, enum sonde_act act, size_t n, const float *x, float *y);
 
 /* y = act(gate) * up, the product rounded once after the activation; y may be gate or up. */
-void sonde_activate_gated(const sonde_kernels *k, enum sonde_act act, size_t n, const float *gate, const float *up,
-                          float *y);
+void sonde_activate_gated(const sonde_kernels *k, enum sonde_act act, size_t n, const float *gate,
+                          const float *up, float *y);
 
 /* y = cap * tanh(x / cap); y may be x. */
 void sonde_softcap(const sonde_kernels *k, float cap, size_t n, const float *x, float *y);

@@ -13,7 +13,8 @@ typedef struct sonde_kernels sonde_kernels;
 const sonde_kernels *sonde_kernels_best(void);
 
 /* The table with this name: "avx512", "avx2", "neon", "plain" (C with fmaf: slow, the same bits), "openblas".
- * NULL or "" or "auto" gives the best one. Errors: SONDE_E_USAGE if there is none, or the CPU cannot run it. */
+ * NULL or "" or "auto" gives the best one. Errors: SONDE_E_USAGE if there is none, or the CPU cannot run it.
+ */
 enum sonde_code sonde_kernels_find(const char *name, const sonde_kernels **out, sonde_err *err);
 
 const char *sonde_kernels_name(const sonde_kernels *k);

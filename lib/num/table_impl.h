@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT
+ * The kernels over lanes, as a table. Include after a lanes_*_impl.h and define TABLE. */
+#include "kernels_impl.h"
+#include "vec_impl.h"
+#include "rows_impl.h"
+#include "product_impl.h"
+
+const sonde_kernels TABLE = {
+    .name = KERNEL_NAME,
+    .panel = PANEL,
+    .matmul = matmul,
+    .exp = vec_exp,
+    .tanh = vec_tanh,
+    .activate = vec_activate,
+    .activate_gated = vec_activate_gated,
+    .softcap = vec_softcap,
+    .add = vec_add,
+    .norm_stats = norm_stats,
+    .norm_apply = norm_apply,
+    .norm_affine = norm_affine,
+    .norm_rows = norm_rows,
+    .softmax_row = softmax_row,
+    .exp_sum = exp_sum,
+    .row_topk = row_topk,
+    .rope_row = rope_row,
+    .to_f16 = to_f16,
+    .to_bf16 = to_bf16,
+    .from_f16 = from_f16,
+    .from_bf16 = from_bf16,
+    .all_finite = all_finite,
+    .column_sums = column_sums,
+};
