@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT
+ * From named tensors to packed weights. */
+#ifndef SONDE_MODEL_WEIGHTS_IMPL_H
+#define SONDE_MODEL_WEIGHTS_IMPL_H
+
+#include "families_impl.h"
+#include "model.h"
+
+/* Find every tensor of the family in m->file, check its shape against m->arch, convert and pack it.
+ * m->arch, kernels, file, arena and path are set. */
+enum sonde_code weights_load(sonde_model *m, const struct source *source, const sonde_work *work, bool strict,
+                             sonde_err *err);
+
+/* Apply m->processing to packed weights. Errors: SONDE_E_USAGE where this architecture does not allow it. */
+enum sonde_code weights_process(sonde_model *m, sonde_err *err);
+
+#endif
