@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../base/nearest.h"
+#include "../base/suggest.h"
 
 enum shape { ROW_ONE, ROW_D, ROW_HEADS, ROW_KV_HEADS, ROW_HEADS_ONE, ROW_KV_HEADS_ONE, ROW_HEADS_D, ROW_KV_HEADS_D, ROW_MLP, ROW_VOCAB, SQUARE };
 
@@ -420,9 +420,9 @@ static enum sonde_code unknown(const sonde_arch *a, const char *spec, sonde_err 
         if (!number && *brief((enum sonde_site)s))
             list[n++] = brief((enum sonde_site)s);
     }
-    sonde_nearest(spec, list, n, near, sizeof near);
-    enum sonde_code code = sonde_fail(err, SONDE_E_USAGE, "no hook '%.100s' in this model; %s", spec,
-                                      *near ? near : "the names are those of TransformerLens, e.g. blocks.0.hook_resid_post");
+    sonde_suggest(spec, list, n, near, sizeof near);
+    enum sonde_code code = sonde_fail(err, SONDE_E_USAGE, "no hook '%.100s' in this model%s", spec,
+                                      *near ? near : "; the names are those of TransformerLens, e.g. blocks.0.hook_resid_post");
     free(name);
     return code;
 }
