@@ -56,7 +56,7 @@ enum sonde_site {
     SONDE_SITE_LN_FINAL_SCALE,
     SONDE_SITE_LN_FINAL_NORMALIZED,
     SONDE_SITE_UNEMBED_IN,
-    SONDE_SITE_LOGITS, /* unembed.hook_out */
+    SONDE_SITE_LOGITS, /* unembed.hook_out: before a final soft cap */
     SONDE_N_SITES
 };
 

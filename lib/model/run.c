@@ -318,15 +318,23 @@ static enum sonde_code embed(sonde_run *r)
     return SONDE_OK;
 }
 
-/* Logits of n rows of x from `in`, capped. */
+/* What the unembedding gives for n rows; the soft cap comes after the hook. */
 static void make_logits(sonde_run *r, const float *in, size_t n, float *logits)
 {
     const sonde_model *m = r->m;
     size_t v = m->arch.n_vocab_out;
     const sonde_epilogue e = {.bias = m->unembed_bias};
     project(r, &m->unembed, 0, v, in, m->arch.d_model, n, logits, v, &e);
-    if (m->arch.final_softcap > 0)
-        sonde_softcap(m->kernels, m->arch.final_softcap, n * v, logits, logits);
+}
+
+static enum sonde_code hand_on(sonde_run *r, size_t s, size_t from, size_t n, float *logits)
+{
+    const sonde_arch *a = &r->m->arch;
+    if (!r->logits_fn)
+        return SONDE_OK;
+    if (a->final_softcap > 0)
+        sonde_softcap(r->m->kernels, a->final_softcap, n * a->n_vocab_out, logits, logits);
+    return r->logits_fn(r->logits_arg, s, from, n, logits, r->err);
 }
 
 /* All logits of a sequence in memory, shown to the hook, then handed on. */
@@ -342,9 +350,7 @@ static enum sonde_code logits_whole(sonde_run *r, size_t s, const float *in)
                        .data = all, .ids = r->ids + row};
     enum sonde_code code = call_hooks(r, &view);
     size_t from = r->only_last ? n - 1 : 0;
-    if (!code && r->logits_fn)
-        code = r->logits_fn(r->logits_arg, s, from, n - from, all + from * v, r->err);
-    return code;
+    return code ? code : hand_on(r, s, from, n - from, all + from * v);
 }
 
 static enum sonde_code logits_in_chunks(sonde_run *r, size_t s, const float *in)
@@ -357,7 +363,7 @@ static enum sonde_code logits_in_chunks(sonde_run *r, size_t s, const float *in)
     for (size_t i = r->only_last ? n - 1 : 0; i < n && !code; i += LOGIT_ROWS) {
         size_t rows = n - i < LOGIT_ROWS ? n - i : LOGIT_ROWS;
         make_logits(r, in + (row + i) * a->d_model, rows, r->logits);
-        code = r->logits_fn(r->logits_arg, s, i, rows, r->logits, r->err);
+        code = hand_on(r, s, i, rows, r->logits);
     }
     return code;
 }
