@@ -424,7 +424,7 @@ enum sonde_code configure_gemma3(const json_t *config, const char *path, sonde_a
     const json_t *global = json_object_get(params, "full_attention"), *local = json_object_get(params, "sliding_attention");
     a->inv_freq[0] = read_rope(&r, a, global, "rope_theta", 1e6, true, arena);
     a->inv_freq[1] = read_rope(&r, a, local, "rope_local_base_freq", 1e4, false, arena);
-    int64_t every = get_int(&r, "_sliding_window_pattern", 1, MAX_DIM, get_int(&r, "sliding_window_pattern", 1, MAX_DIM, 6));
+    int64_t every = get_int(&r, "sliding_window_pattern", 1, MAX_DIM, get_int(&r, "_sliding_window_pattern", 1, MAX_DIM, 6));
     set_local(&r, a, local_but_every, (size_t)every);
     return r.code;
 }
