@@ -48,7 +48,7 @@ static void copy_file(const char *from, const char *to)
 /* A directory with the weights of one model and the config of another. */
 static void compose(const struct golden *g, char *dir, size_t n)
 {
-    char from[512], to[512];
+    char from[1200], to[1200];
     snprintf(dir, n, "/tmp/sonde-golden-XXXXXX");
     assert_non_null(mkdtemp(dir));
     snprintf(from, sizeof from, "%s/%s/model.safetensors", root(), g->weights);
@@ -61,7 +61,7 @@ static void compose(const struct golden *g, char *dir, size_t n)
 
 static void remove_composed(const char *dir)
 {
-    char path[512];
+    char path[600];
     snprintf(path, sizeof path, "%s/model.safetensors", dir);
     unlink(path);
     snprintf(path, sizeof path, "%s/config.json", dir);
@@ -71,7 +71,7 @@ static void remove_composed(const char *dir)
 
 static sonde_model *open_model(const struct golden *g, const char *kernels)
 {
-    char path[512], gguf[600];
+    char path[512], gguf[640];
     sonde_err err = {0};
     sonde_model_options o = {.processing = g->processing};
     sonde_model *m = NULL;
@@ -482,7 +482,7 @@ int main(void)
     size_t n = list_models(models, 100), n_tests = 0;
     for (size_t i = 0; i < n; i++)
         for (size_t p = 0; p < sizeof promises / sizeof *promises; p++, n_tests++) {
-            snprintf(names[n_tests], sizeof names[0], "%s %s", models[i].name, promises[p].what);
+            snprintf(names[n_tests], sizeof names[0], "%.63s %.63s", models[i].name, promises[p].what);
             tests[n_tests] = (struct CMUnitTest){.name = names[n_tests], .test_func = promises[p].fn, .initial_state = &models[i]};
         }
     return _cmocka_run_group_tests("golden models", tests, n_tests, NULL, NULL);
