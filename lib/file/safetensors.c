@@ -12,6 +12,7 @@
 #include "json.h"
 #include "name_impl.h"
 #include "safetensors_impl.h"
+#include "tensors_impl.h"
 
 #define PREFIX 8 /* bytes of the header's length */
 
@@ -318,34 +319,16 @@ enum sonde_code sonde_st_read(const sonde_map *m, sonde_arena *arena, sonde_budg
 enum sonde_code sonde_safetensors_parse(sonde_map *m, sonde_budget *budget, sonde_tensors **out,
                                         sonde_err *err)
 {
-    enum sonde_code rc = SONDE_E_MEMORY;
-    sonde_st_file file;
-    sonde_arena *arena = sonde_arena_new(budget, err);
-    sonde_tensors *f = arena ? sonde_arena_get(arena, 1, sizeof *f, err) : NULL;
-    sonde_map **map = f ? sonde_arena_get(arena, 1, sizeof *map, err) : NULL;
-    if (!map)
-        goto out;
-    rc = sonde_st_read(m, arena, budget, &file, err);
-    if (rc != SONDE_OK)
-        goto out;
-    *f = (sonde_tensors){.format = "safetensors",
-                         .arena = arena,
-                         .map = map,
-                         .tensor = file.tensor,
-                         .n_tensors = file.n_tensors,
-                         .meta = file.meta,
-                         .n_meta = file.n_meta};
-    rc = sonde_tensors_index(f, m->path, err);
-    if (rc != SONDE_OK)
-        goto out;
-    map[0] = m;
-    f->n_maps = 1;
-    *out = f;
-    return SONDE_OK;
-out:
-    sonde_arena_free(arena);
-    sonde_map_close(m);
-    return rc;
+    sonde_st_file file = {0};
+    sonde_tensors *f = sonde_tensors_new("safetensors", 1, budget, err);
+    enum sonde_code rc = f ? sonde_st_read(m, f->arena, budget, &file, err) : SONDE_E_MEMORY;
+    if (rc == SONDE_OK) {
+        f->tensor = file.tensor;
+        f->n_tensors = file.n_tensors;
+        f->meta = file.meta;
+        f->n_meta = file.n_meta;
+    }
+    return sonde_tensors_finish(f, m, rc, out, err);
 }
 
 enum sonde_code sonde_safetensors_open(const char *path, sonde_budget *budget, sonde_tensors **out,

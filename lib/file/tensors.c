@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "tensors.h"
+#include "tensors_impl.h"
 
 #include <string.h>
 #include <sys/random.h>
@@ -70,4 +70,34 @@ void sonde_tensors_close(sonde_tensors *f)
     for (size_t i = 0; i < f->n_maps; i++)
         sonde_map_close(f->map[i]);
     sonde_arena_free(f->arena); /* f itself lies in it */
+}
+
+sonde_tensors *sonde_tensors_new(const char *format, size_t n_maps, sonde_budget *budget, sonde_err *err)
+{
+    sonde_arena *arena = sonde_arena_new(budget, err);
+    sonde_tensors *f = arena ? sonde_arena_get(arena, 1, sizeof *f, err) : NULL;
+    sonde_map **map = f ? sonde_arena_get(arena, n_maps, sizeof *map, err) : NULL;
+    if (!map) {
+        sonde_arena_free(arena);
+        return NULL;
+    }
+    f->format = format;
+    f->arena = arena;
+    f->map = map;
+    return f;
+}
+
+enum sonde_code sonde_tensors_finish(sonde_tensors *f, sonde_map *m, enum sonde_code rc, sonde_tensors **out,
+                                     sonde_err *err)
+{
+    if (rc == SONDE_OK)
+        rc = sonde_tensors_index(f, m->path, err);
+    if (rc == SONDE_OK) {
+        f->map[f->n_maps++] = m;
+        *out = f;
+        return SONDE_OK;
+    }
+    sonde_tensors_close(f);
+    sonde_map_close(m);
+    return rc;
 }
