@@ -17,10 +17,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define REPLY_LIMIT ((size_t)64 << 20)
-#define CPU_LIMIT_S 5
-#define LIMIT_S     60
-#define MAGIC       UINT64_C(0x796c706572683573)
+#define REPLY_LIMIT     ((size_t)64 << 20)
+#define CPU_LIMIT_S     5
+#define OWN_CPU_LIMIT_S 60 /* for a layout of our own, which may be large */
+#define LIMIT_S         120
+#define MAGIC           UINT64_C(0x796c706572683573)
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
@@ -180,7 +181,7 @@ static size_t address_space(void)
 /* From here on: no file can be opened, nothing written but the pipe, no other process traced, and an end to
  * memory and time. Landlock is there since Linux 5.13; without it the limit on descriptors alone keeps files
  * shut. */
-static void confine(size_t memory_bytes)
+static void confine(size_t memory_bytes, rlim_t cpu_s)
 {
     size_t used = address_space();
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
@@ -195,7 +196,7 @@ static void confine(size_t memory_bytes)
     limit(RLIMIT_CORE, 0, 0);
     limit(RLIMIT_FSIZE, 0, 0);
     limit(RLIMIT_NOFILE, 0, 0);
-    limit(RLIMIT_CPU, CPU_LIMIT_S * (1 + 3 * SANITIZED), CPU_LIMIT_S * (1 + 3 * SANITIZED) + 1);
+    limit(RLIMIT_CPU, cpu_s, cpu_s + 1);
     if (used && !SANITIZED)
         limit(RLIMIT_AS, used + memory_bytes, used + memory_bytes);
     alarm(LIMIT_S);
@@ -215,19 +216,18 @@ static void send_all(const void *data, size_t n)
     }
 }
 
-static void child(int file, int pipe_fd, pid_t parent, size_t memory_bytes, sonde_h5_job *job,
-                  const void *arg)
+static void child(const sonde_h5_task *t, int pipe_fd, pid_t parent)
 {
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
         _exit(1);
-    keep_descriptors(file, pipe_fd);
+    keep_descriptors(t->fd, pipe_fd);
     reset_signals();
-    confine(memory_bytes);
+    confine(t->memory_bytes, t->stranger ? CPU_LIMIT_S * (1 + 3 * SANITIZED) : OWN_CPU_LIMIT_S);
 
     sonde_h5_reply reply = {0};
     sonde_err err = {0};
-    enum sonde_code rc = job(arg, file < 0 ? -1 : FILE_FD, &reply, &err);
+    enum sonde_code rc = t->job(t->arg, t->fd < 0 ? -1 : FILE_FD, &reply, &err);
     if (!rc && reply.full)
         rc = sonde_fail(&err, SONDE_E_INPUT, "its names and attributes take more than %zu MiB",
                         REPLY_LIMIT >> 20);
@@ -271,70 +271,73 @@ static bool receive(int fd, void *data, size_t n, int64_t deadline)
     return true;
 }
 
-static enum sonde_code dead_child(const char *path, pid_t pid, sonde_err *err)
+static int reap(pid_t pid)
 {
     int status = 0;
     pid_t got;
-    (void)kill(pid, SIGKILL);
+    (void)kill(pid, SIGKILL); /* it has said all it will be heard to say */
     do
         got = waitpid(pid, &status, 0);
     while (got < 0 && errno == EINTR);
-    int sig = got == pid && WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-    if (sig == SIGXCPU || sig == SIGKILL || sig == SIGALRM)
-        return sonde_fail(err, SONDE_E_INPUT,
-                          "%s: damaged or hostile file (reading its HDF5 structure did not end)", path);
-    return sonde_fail(err, SONDE_E_INPUT,
-                      "%s: damaged or hostile file (HDF5 crashed while reading its structure)", path);
+    return got == pid ? status : 0;
 }
 
-static enum sonde_code take_reply(const char *path, int fd, pid_t pid, sonde_arena *arena,
+static enum sonde_code dead_child(const sonde_h5_task *t, pid_t pid, sonde_err *err)
+{
+    int status = reap(pid), sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    const char *how =
+        sig == SIGXCPU || sig == SIGKILL || sig == SIGALRM ? "did not come to an end" : "crashed";
+    if (t->stranger)
+        return sonde_fail(err, SONDE_E_INPUT, "%s: damaged or hostile file (HDF5 %s on it)", t->path, how);
+    return sonde_fail(err, SONDE_E_IO, "%s: cannot be laid out (HDF5 %s)", t->path, how);
+}
+
+static enum sonde_code take_reply(const sonde_h5_task *t, int fd, pid_t pid, sonde_arena *arena,
                                   sonde_h5_cursor *reply, sonde_err *err)
 {
     int64_t deadline = now_ms() + (LIMIT_S + 5) * 1000;
     struct head head;
     enum sonde_code rc = SONDE_OK;
     if (!receive(fd, &head, sizeof head, deadline) || head.magic != MAGIC || head.n > REPLY_LIMIT)
-        return dead_child(path, pid, err);
+        return dead_child(t, pid, err);
     if (head.code != SONDE_OK) {
         head.msg[sizeof head.msg - 1] = '\0';
         rc = head.code <= SONDE_E_NUMERIC ? (enum sonde_code)head.code : SONDE_E_INPUT;
-        rc = sonde_fail(err, rc, "%s: %s", path, head.msg);
+        rc = sonde_fail(err, rc, "%s: %s", t->path, head.msg);
     } else {
         unsigned char *p = sonde_arena_get(arena, (size_t)head.n + 1, 1, err);
         if (!p)
             rc = SONDE_E_MEMORY;
         else if (!receive(fd, p, (size_t)head.n, deadline))
-            return dead_child(path, pid, err);
+            return dead_child(t, pid, err);
         *reply = (sonde_h5_cursor){.bytes = p, .n = (size_t)head.n};
     }
-    (void)kill(pid, SIGKILL);
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-        ;
+    (void)reap(pid);
     return rc;
 }
 
-enum sonde_code sonde_h5_run(const char *path, int fd, size_t memory_bytes, sonde_h5_job *job,
-                             const void *arg, sonde_arena *arena, sonde_h5_cursor *reply, sonde_err *err)
+enum sonde_code sonde_h5_run(const sonde_h5_task *t, sonde_arena *arena, sonde_h5_cursor *reply,
+                             sonde_err *err)
 {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC))
-        return sonde_fail(err, SONDE_E_IO, "%s: cannot start the process that reads HDF5: %s", path,
+        return sonde_fail(err, SONDE_E_IO, "%s: cannot start the process that runs HDF5: %s", t->path,
                           strerror(errno));
     sigset_t all, old;
     sigfillset(&all);
     (void)pthread_sigmask(SIG_BLOCK, &all, &old); /* no handler of the caller runs in the child */
     pid_t parent = getpid(), pid = fork();
     if (pid == 0)
-        child(fd, ends[1], parent, memory_bytes, job, arg);
+        child(t, ends[1], parent);
     int saved = errno;
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     close(ends[1]);
     enum sonde_code rc = SONDE_OK;
     if (pid < 0)
-        rc = sonde_fail(err, SONDE_E_IO, "%s: cannot start the process that reads HDF5: %s", path,
+        rc = sonde_fail(err, SONDE_E_IO, "%s: cannot start the process that runs HDF5: %s", t->path,
                         strerror(saved));
     else
-        rc = take_reply(path, ends[0], pid, arena, reply, err);
+        rc = take_reply(t, ends[0], pid, arena, reply, err);
     close(ends[0]);
     return rc;
 }

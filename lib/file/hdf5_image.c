@@ -65,12 +65,7 @@ static herr_t image_set_eoa(H5FD_t *f, H5FD_mem_t type, haddr_t addr)
 static haddr_t image_get_eof(const H5FD_t *f, H5FD_mem_t type)
 {
     (void)type;
-    const sonde_h5_image *image = ((const struct open_image *)(const void *)f)->image;
-    haddr_t end = image->file_bytes;
-    for (size_t i = 0; i < image->n_writes; i++)
-        if (image->write[i].at + image->write[i].n > end)
-            end = image->write[i].at + image->write[i].n;
-    return end;
+    return ((const struct open_image *)(const void *)f)->image->eof;
 }
 
 static bool read_file(const sonde_h5_image *image, uint64_t at, size_t n, unsigned char *to)
@@ -130,6 +125,7 @@ static herr_t image_write(H5FD_t *f, H5FD_mem_t type, hid_t transfer, haddr_t ad
         return -1;
     memcpy(bytes, from, n);
     image->write[image->n_writes++] = (sonde_h5_write){addr, n, bytes};
+    image->eof = addr + n > image->eof ? addr + n : image->eof;
     return 0;
 }
 
@@ -168,7 +164,7 @@ enum sonde_code sonde_h5_begin(sonde_h5_image *image, int fd, hid_t *access, son
     *image = (sonde_h5_image){.fd = fd};
     if (fd >= 0 && fstat(fd, &st))
         return sonde_fail(err, SONDE_E_IO, "%s", strerror(errno));
-    image->file_bytes = (uint64_t)st.st_size;
+    image->file_bytes = image->eof = (uint64_t)st.st_size;
     if (H5open() < 0 || H5Eset_auto2(H5E_DEFAULT, NULL, NULL) < 0 || H5PLset_loading_state(0) < 0)
         return sonde_h5_error("HDF5 does not start", err);
     hid_t driver = H5FDregister(&image_class);

@@ -18,6 +18,7 @@ typedef struct sonde_h5_write {
 typedef struct sonde_h5_image {
     int fd;              /* -1: there is no file yet */
     uint64_t file_bytes; /* of fd */
+    uint64_t eof;        /* of fd with what was written */
     uint64_t end;        /* end of the addresses that HDF5 has given out */
     sonde_h5_write *write;
     size_t n_writes, room;

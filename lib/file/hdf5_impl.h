@@ -45,14 +45,23 @@ const char *sonde_h5_get_text(sonde_h5_cursor *c); /* no NUL inside */
 /* ---- running a job
  * ------------------------------------------------------------------------------------------ */
 
-/* fd is the file, read-only in effect, or -1. Runs in the child. */
+/* What the child does: fd is the file, only ever read, or -1. */
 typedef enum sonde_code sonde_h5_job(const void *arg, int fd, sonde_h5_reply *reply, sonde_err *err);
 
-/* Run the job in a child that may take memory_bytes, and hand back its reply, which lies in the arena. path
- * is for messages. Errors: those of the job; SONDE_E_INPUT when the child died; SONDE_E_IO when there can be
- * no child. */
-enum sonde_code sonde_h5_run(const char *path, int fd, size_t memory_bytes, sonde_h5_job *job,
-                             const void *arg, sonde_arena *arena, sonde_h5_cursor *reply, sonde_err *err);
+/* How it is run: a stranger's file gets 5 s of CPU and takes the blame when the child dies. */
+typedef struct sonde_h5_task {
+    const char *path; /* for messages */
+    int fd;
+    bool stranger;
+    size_t memory_bytes;
+    sonde_h5_job *job;
+    const void *arg;
+} sonde_h5_task;
+
+/* Run the job in a child and hand back its reply, which lies in the arena. Errors: those of the job; when the
+ * child died SONDE_E_INPUT (a stranger's file) or SONDE_E_IO; SONDE_E_IO when there can be no child. */
+enum sonde_code sonde_h5_run(const sonde_h5_task *task, sonde_arena *arena, sonde_h5_cursor *reply,
+                             sonde_err *err);
 
 /* ---- laying out
  * --------------------------------------------------------------------------------------------- */

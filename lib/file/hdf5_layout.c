@@ -7,73 +7,90 @@
 #define ALIGN_FROM  65536 /* datasets this large begin on a page */
 #define ALIGN_BYTES 4096
 
-/* Groups and datasets without time stamps, and few enough links and attributes kept in their headers, so that
- * the same layout gives the same bytes. */
+/* Without time stamps, so that the same layout gives the same bytes. */
 static hid_t properties(hid_t of_class)
 {
     hid_t p = H5Pcreate(of_class);
-    if (p < 0 || H5Pset_obj_track_times(p, 0) < 0 || H5Pset_attr_phase_change(p, 1024, 512) < 0)
+    if (p < 0 || H5Pset_obj_track_times(p, 0) < 0)
         return -1;
     if (of_class != H5P_DATASET_CREATE)
-        return H5Pset_link_phase_change(p, 1024, 512) < 0 ? -1 : p;
+        return p;
     if (H5Pset_layout(p, H5D_CONTIGUOUS) < 0 || H5Pset_alloc_time(p, H5D_ALLOC_TIME_EARLY) < 0 ||
         H5Pset_fill_time(p, H5D_FILL_TIME_NEVER) < 0)
         return -1;
     return p;
 }
 
+/* What HDF5 refuses of a layout is the caller's mistake. Called before anything else clears HDF5's error
+ * stack. */
+static enum sonde_code refuse(const char *what, sonde_err *err)
+{
+    (void)sonde_h5_error(what, err);
+    return err->code = SONDE_E_USAGE;
+}
+
 /* Every group on the way to path. */
-static bool make_groups(hid_t file, hid_t group_create, const char *path)
+static enum sonde_code make_groups(hid_t file, hid_t group_create, const char *path, sonde_err *err)
 {
     char prefix[1100];
     for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
         size_t n = (size_t)(slash - path);
         if (n >= sizeof prefix)
-            return false;
+            return sonde_fail(err, SONDE_E_USAGE, "%.200s...: a path of more than %zu bytes", path,
+                              sizeof prefix);
         memcpy(prefix, path, n);
         prefix[n] = '\0';
         htri_t there = H5Lexists(file, prefix, H5P_DEFAULT);
-        if (there < 0)
-            return false;
-        if (there)
+        if (there > 0)
             continue;
-        hid_t group = H5Gcreate2(file, prefix, H5P_DEFAULT, group_create, H5P_DEFAULT);
-        if (group < 0 || H5Gclose(group) < 0)
-            return false;
+        hid_t group = there < 0 ? -1 : H5Gcreate2(file, prefix, H5P_DEFAULT, group_create, H5P_DEFAULT);
+        if (group < 0)
+            return refuse(prefix, err);
+        H5Gclose(group);
     }
-    return true;
+    return SONDE_OK;
 }
 
-static bool make_dataset(hid_t file, hid_t create, const sonde_store_dataset *d)
+static enum sonde_code make_dataset(hid_t file, hid_t create, const sonde_store_dataset *d, sonde_err *err)
 {
     hsize_t dim[SONDE_MAX_RANK];
+    enum sonde_code rc = SONDE_OK;
     for (int i = 0; i < d->rank; i++)
         dim[i] = d->dim[i];
     hid_t type = sonde_h5_type(d->dtype), space = H5Screate_simple(d->rank, dim, NULL);
-    hid_t set =
-        type < 0 || space < 0 ? -1 : H5Dcreate2(file, d->path, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
-    bool ok = set >= 0 && H5Dclose(set) >= 0;
+    hid_t set = H5Dcreate2(file, d->path, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
+    if (set < 0)
+        rc = refuse(d->path, err);
+    else
+        H5Dclose(set);
     H5Sclose(space);
     H5Tclose(type);
-    return ok;
+    return rc;
 }
 
 /* Strings have variable length: h5py gives those back as str, and they may be longer than the 64 KiB of a
  * header. */
-static bool make_attribute(hid_t file, const sonde_store_attr *a)
+static enum sonde_code make_attribute(hid_t file, const sonde_store_attr *a, sonde_err *err)
 {
-    hid_t type = H5Tcopy(a->s ? H5T_C_S1 : a->is_float ? H5T_IEEE_F64LE : H5T_STD_I64LE);
+    enum sonde_code rc = SONDE_OK;
+    hid_t type = H5Tcopy(a->s          ? H5T_C_S1
+                         : a->is_float ? H5T_IEEE_F64LE
+                                       : H5T_STD_I64LE),
+          space = H5Screate(H5S_SCALAR);
     if (a->s && (H5Tset_size(type, H5T_VARIABLE) < 0 || H5Tset_cset(type, H5T_CSET_UTF8) < 0))
-        return false;
+        return refuse(a->name, err);
     const void *value = a->s ? (const void *)&a->s : a->is_float ? (const void *)&a->f : (const void *)&a->i;
-    hid_t space = H5Screate(H5S_SCALAR), object = H5Oopen(file, a->path, H5P_DEFAULT);
+    hid_t object = H5Oopen(file, a->path, H5P_DEFAULT);
     hid_t attr = object < 0 ? -1 : H5Acreate2(object, a->name, type, space, H5P_DEFAULT, H5P_DEFAULT);
-    bool ok = attr >= 0 && H5Awrite(attr, type, value) >= 0 && H5Aclose(attr) >= 0;
+    if (attr < 0 || H5Awrite(attr, type, value) < 0)
+        rc = refuse(a->name, err);
+    if (attr >= 0)
+        H5Aclose(attr);
     if (object >= 0)
-        ok = H5Oclose(object) >= 0 && ok;
+        H5Oclose(object);
     H5Sclose(space);
     H5Tclose(type);
-    return ok;
+    return rc;
 }
 
 /* Room for all headers in front of the data, so that opening a large file reads one place. */
@@ -122,7 +139,7 @@ enum sonde_code sonde_h5_lay_out(const void *layout, int fd, sonde_h5_reply *rep
 {
     const sonde_h5_layout *l = layout;
     sonde_h5_image image;
-    hid_t access, file;
+    hid_t access, file = -1;
     enum sonde_code rc = sonde_h5_begin(&image, fd, &access, err);
     if (!rc)
         rc = open_or_create(l, access, &file, err);
@@ -132,12 +149,12 @@ enum sonde_code sonde_h5_lay_out(const void *layout, int fd, sonde_h5_reply *rep
     if (group_create < 0 || dataset_create < 0)
         return sonde_h5_error("HDF5 refuses a property", err);
     for (size_t i = 0; l->create && i < l->n_datasets; i++)
-        if (!make_groups(file, group_create, l->dataset[i].path) ||
-            !make_dataset(file, dataset_create, &l->dataset[i]))
-            return sonde_h5_error(l->dataset[i].path, err);
+        if ((rc = make_groups(file, group_create, l->dataset[i].path, err)) ||
+            (rc = make_dataset(file, dataset_create, &l->dataset[i], err)))
+            return rc;
     for (size_t i = 0; i < l->n_attrs; i++)
-        if (!make_attribute(file, &l->attr[i]))
-            return sonde_h5_error(l->attr[i].name, err);
+        if ((rc = make_attribute(file, &l->attr[i], err)))
+            return rc;
 
     sonde_h5_reply offsets = {0};
     if ((rc = put_offsets(file, l, &offsets, err)))

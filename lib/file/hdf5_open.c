@@ -214,7 +214,8 @@ enum sonde_code sonde_h5_table_read(const char *path, int fd, uint64_t file_byte
 {
     sonde_h5_cursor c;
     sonde_h5_table t = {0};
-    enum sonde_code rc = sonde_h5_run(path, fd, child_memory(budget), sonde_h5_walk, NULL, arena, &c, err);
+    const sonde_h5_task task = {path, fd, true, child_memory(budget), sonde_h5_walk, NULL};
+    enum sonde_code rc = sonde_h5_run(&task, arena, &c, err);
     if (rc)
         return rc;
     if (!count_records(c, &t.n_datasets, &t.n_attrs))

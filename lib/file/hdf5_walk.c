@@ -82,7 +82,8 @@ static void filter_note(hid_t create, char *note, size_t n)
         size_t n_values = 0;
         H5Z_filter_t id = H5Pget_filter2(create, i, &flags, &n_values, NULL, sizeof name, name, &config);
         name[sizeof name - 1] = '\0';
-        at += (size_t)snprintf(note + at, n - at, name[0] ? ", %s" : ", filter %2$d", name, (int)id);
+        at += (size_t)(name[0] ? snprintf(note + at, n - at, ", %s", name)
+                               : snprintf(note + at, n - at, ", filter %d", (int)id));
     }
 }
 

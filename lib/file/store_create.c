@@ -141,7 +141,7 @@ enum sonde_code sonde_store_reserve(sonde_store_writer *w, uint64_t file_bytes, 
         rc = ftruncate(w->fd, (off_t)file_bytes);
     if (rc) {
         int saved = errno;
-        (void)ftruncate(w->fd, st.st_size);
+        rc = ftruncate(w->fd, st.st_size); /* some of it may have been had */
         return sonde_fail(err, SONDE_E_IO, "%s: cannot reserve %llu bytes: %s", w->path,
                           (unsigned long long)file_bytes, strerror(saved));
     }
@@ -152,8 +152,8 @@ enum sonde_code sonde_store_reserve(sonde_store_writer *w, uint64_t file_bytes, 
 enum sonde_code sonde_store_run_layout(sonde_store_writer *w, const sonde_h5_layout *l, sonde_h5_cursor *c,
                                        sonde_err *err)
 {
-    return sonde_h5_run(w->part, l->create ? -1 : w->fd, LAYOUT_MEMORY, sonde_h5_lay_out, l, w->arena, c,
-                        err);
+    const sonde_h5_task task = {w->path, l->create ? -1 : w->fd, false, LAYOUT_MEMORY, sonde_h5_lay_out, l};
+    return sonde_h5_run(&task, w->arena, c, err);
 }
 
 static enum sonde_code bad_layout(const sonde_store_writer *w, sonde_err *err)
