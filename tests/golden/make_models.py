@@ -146,6 +146,11 @@ def hf_run(model, ids):
 
 # ---- TransformerLens ----------------------------------------------------------------------------------------------
 
+def tl_kv_heads(a):
+    """n_key_value_heads as TransformerLens sets it: None where every head has its own, except where it always has a number."""
+    return a.Hk if a.Hk != a.H or a.family in ("mistral", "qwen2", "gemma", "gemma2", "gemma3_text") else None
+
+
 def tl_model(a, state, processing=()):
     """HookedTransformer of an Arch in float64, or None where it cannot express the family."""
     from transformer_lens import HookedTransformer, HookedTransformerConfig
@@ -178,7 +183,7 @@ def tl_model(a, state, processing=()):
     cfg = HookedTransformerConfig(
         n_layers=a.L, d_model=a.d, n_ctx=a.n_ctx, d_head=a.dh, n_heads=a.H, d_vocab=a.V,
         d_vocab_out=state["unembed.W_U"].shape[1], eps=a.eps, normalization_type=norm, attn_only=not a.has_mlp,
-        n_key_value_heads=a.Hk if a.Hk != a.H else None, attn_scale=1 / a.attn_scale[0],
+        n_key_value_heads=tl_kv_heads(a), attn_scale=1 / a.attn_scale[0],
         scale_attn_by_inverse_layer_idx=by_layer, parallel_attn_mlp=a.parallel,
         positional_embedding_type={"learned": "standard", "rope": "rotary"}.get(a.pos, a.pos),
         attention_dir="causal" if a.causal else "bidirectional", use_normalization_before_and_after=a.post_norms,
@@ -201,7 +206,7 @@ def tl_convert(a, hf):
                "gemma": gemma.convert_gemma_weights, "gemma2": gemma.convert_gemma_weights,
                "gemma3_text": gemma.convert_gemma_weights}[a.family]
     cfg = SimpleNamespace(n_layers=a.L, d_model=a.d, n_ctx=a.n_ctx, d_head=a.dh, n_heads=a.H, d_vocab=a.V, d_mlp=a.m,
-                          n_key_value_heads=a.Hk if a.Hk != a.H else None, dtype=F64, device="cpu", load_in_4bit=False,
+                          n_key_value_heads=tl_kv_heads(a), dtype=F64, device="cpu", load_in_4bit=False,
                           use_qk_norm=a.qk_norm != "none", use_normalization_before_and_after=a.post_norms)
     with Double(), torch.no_grad():
         return {k: v.detach() for k, v in convert(hf, cfg).items()}
