@@ -94,7 +94,7 @@ static enum sonde_code char_symbols(const struct bpe *b, struct bpe_room *r, con
         uint32_t cp = sonde_utf8_next(s, n, at, &len);
         int32_t id = cp == SONDE_INVALID ? BPE_RAW : bpe_char_id(b, cp);
         if (id < 0 && !b->late_fallback) {
-            if (b->byte_fallback) {
+            if (bpe_spells(b, s + at, len)) {
                 for (size_t i = 0; i < len; i++) {
                     r->id[k] = b->byte_id[s[at + i]];
                     r->len[k++] = 1;

@@ -69,7 +69,6 @@ struct bpe {
     bool fuse_unk;
     int32_t unk_id;       /* -1: none */
     int32_t byte_id[256]; /* the symbol of a byte, or the byte's fallback token with by_char; -1: none */
-    bool byte_fallback;   /* every byte_id is there */
     struct bpe_char *chr;
     size_t n_chr_slots;
     int32_t ascii_id[128];
@@ -149,6 +148,15 @@ static inline int32_t bpe_whole_word(const struct bpe *b, uint64_t lo, uint64_t 
         if (w->hi == 0)
             return -1;
     }
+}
+
+/* Does every byte have a token? */
+static inline bool bpe_spells(const struct bpe *b, const unsigned char *s, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (b->byte_id[s[i]] < 0)
+            return false;
+    return true;
 }
 
 int32_t bpe_whole_long(const struct bpe *b, const unsigned char *s, size_t n);

@@ -205,6 +205,8 @@ static enum sonde_code add_piece(sonde_tokenizer *t, struct sonde_bytes *bytes, 
                                  int32_t id, const struct spm_options *o, sonde_err *err)
 {
     size_t len;
+    if (p->n == 0 && p->type == SPM_UNUSED)
+        return SONDE_OK; /* a hole */
     if (p->n == 0 || p->n > MAX_PIECE || isnan(p->score) || p->type < SPM_NORMAL || p->type > SPM_BYTE)
         return sonde_fail(err, SONDE_E_INPUT,
                           "%s: piece %d has %zu bytes (1 to %u are allowed), score %g, type %d", o->what, id,

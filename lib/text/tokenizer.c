@@ -97,7 +97,8 @@ static enum sonde_code put_symbols(struct encoder *e, const struct text_view *v,
         bool known = id >= 0 && id < b->n_ids;
         if (known) {
             put(e->out, id, text_begin(v, at), text_end(v, end));
-        } else if (b->byte_fallback) {
+        } else if (bpe_spells(b, v->s + at, end - at)) {
+            known = true;
             for (size_t k = at; k < end; k++)
                 put(e->out, b->byte_id[v->s[k]], text_begin(v, k), text_end(v, k + 1));
         } else if (b->unk_id < 0) {
@@ -109,7 +110,7 @@ static enum sonde_code put_symbols(struct encoder *e, const struct text_view *v,
         } else {
             put(e->out, b->unk_id, text_begin(v, at), text_end(v, end));
         }
-        unk = !known && !b->byte_fallback;
+        unk = !known;
         at = end;
     }
     return SONDE_OK;

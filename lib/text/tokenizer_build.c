@@ -104,30 +104,6 @@ enum sonde_code tokenizer_byte_level(sonde_tokenizer *t, sonde_err *err)
     return SONDE_OK;
 }
 
-/* U+2581 as a space, "<0xAB>" as a byte: what the decoders of by-character tokenizers do to a token. */
-static struct sonde_bytes decoded(sonde_tokenizer *t, struct sonde_bytes name, sonde_err *err)
-{
-    int b = byte_of_fallback_name(name.s, name.n);
-    char *s = sonde_arena_strndup(t->arena, name.s, name.n, err);
-    size_t k = 0;
-    if (!s)
-        return (struct sonde_bytes){NULL, 0};
-    if (b >= 0) {
-        s[0] = (char)b;
-        return (struct sonde_bytes){s, 1};
-    }
-    for (size_t i = 0; i < name.n; i++) {
-        if (i + 3 <= name.n && !memcmp(s + i, "\xe2\x96\x81", 3)) {
-            s[k++] = ' ';
-            i += 2;
-        } else {
-            s[k++] = s[i];
-        }
-    }
-    s[k] = '\0';
-    return (struct sonde_bytes){s, k};
-}
-
 enum sonde_code tokenizer_by_char(sonde_tokenizer *t, sonde_err *err)
 {
     struct sonde_bytes *bytes, *out;
@@ -139,10 +115,7 @@ enum sonde_code tokenizer_by_char(sonde_tokenizer *t, sonde_err *err)
         struct sonde_bytes name = t->vocab.name[id];
         if (!name.s)
             continue;
-        bytes[id] = name;
-        out[id] = decoded(t, name, err);
-        if (!out[id].s)
-            return SONDE_E_MEMORY;
+        bytes[id] = out[id] = name;
         n_chars += name.n <= 4;
     }
     rc = bpe_chars_new(&t->bpe, t->arena, n_chars, err);
@@ -275,9 +248,6 @@ enum sonde_code tokenizer_finish(sonde_tokenizer *t, const char *space, sonde_er
     if (rc)
         return rc;
     struct bpe *b = &t->bpe;
-    b->byte_fallback = b->by_char;
-    for (int i = 0; i < 256 && b->byte_fallback; i++)
-        b->byte_fallback = b->byte_id[i] >= 0;
     bool *usable = sonde_arena_get(t->arena, (size_t)t->n_ids, 1, err);
     if (!usable)
         return SONDE_E_MEMORY;

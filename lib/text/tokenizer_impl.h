@@ -154,12 +154,30 @@ enum sonde_code tokenizer_finish(sonde_tokenizer *t, const char *space, sonde_er
 /* ---- readers
  * -------------------------------------------------------------------------------------------------------- */
 
+struct config;
+
 /* Each fills an empty tokenizer; m is what was mapped, and stays the caller's. */
 enum sonde_code tokenizer_read_json(sonde_tokenizer *t, const sonde_map *m, sonde_err *err);
 enum sonde_code tokenizer_read_merges(sonde_tokenizer *t, const sonde_map *vocab, const sonde_map *merges,
-                                      sonde_err *err);
+                                      const struct config *c, sonde_err *err);
 enum sonde_code tokenizer_read_model(sonde_tokenizer *t, const sonde_map *m, sonde_err *err);
 enum sonde_code tokenizer_read_bin(sonde_tokenizer *t, const sonde_map *m, sonde_err *err);
+enum sonde_code tokenizer_read_gguf(sonde_tokenizer *t, const sonde_tensors *f, sonde_err *err);
+
+/* tokenizer_config.json and special_tokens_map.json of a directory; NULL where there is none. */
+struct config {
+    json_t *main, *map;
+};
+enum sonde_code config_open(const char *dir, struct config *c, sonde_err *err);
+void config_close(struct config *c);
+/* Does the name of the tokenizer's class contain this? */
+bool config_class_has(const struct config *c, const char *part);
+/* BOS and EOS, and, where the flags add_bos_token and add_eos_token decide, what is put around a text. */
+void config_ends(sonde_tokenizer *t, const struct config *c, bool flags_decide);
+/* The added tokens that tokenizer_config.json lists: how many, and the largest id (-1: none). */
+size_t config_n_added(const struct config *c, int64_t *largest);
+enum sonde_code config_add_tokens(sonde_tokenizer *t, const struct config *c, const char *what,
+                                  sonde_err *err);
 
 /* JSON values that a file of n bytes may hold. */
 #define JSON_NODES(n) ((n) / 3 + 1000 < ((size_t)1 << 24) ? (n) / 3 + 1000 : (size_t)1 << 24)

@@ -69,11 +69,43 @@ enum sonde_code tokenizer_parse_merges(sonde_tokenizer *t, const char *s, size_t
     return rc;
 }
 
-enum sonde_code tokenizer_read_merges(sonde_tokenizer *t, const sonde_map *vocab, const sonde_map *merges,
-                                      sonde_err *err)
+static enum sonde_code add_tokens(sonde_tokenizer *t, const struct config *c, size_t n_listed,
+                                  const char *what, sonde_err *err)
 {
     static const char eot[] = "<|endoftext|>";
+    enum sonde_code rc = tokenizer_added_room(t, n_listed + 1, err);
+    if (!rc)
+        rc = config_add_tokens(t, c, what, err);
+    int32_t id = vocab_find(&t->vocab, eot, strlen(eot));
+    if (rc || id < 0)
+        return rc;
+    t->bos = t->eos = id;
+    if (t->flags[id] & TOKEN_ADDED)
+        return SONDE_OK;
+    struct added_token tok = {.id = id, .s = eot, .n = strlen(eot), .special = true};
+    return tokenizer_add_token(t, &tok, what, err);
+}
+
+/* The pattern is GPT-2's, but Qwen 2 ships the same two files. */
+static void choose_pattern(sonde_tokenizer *t, const struct config *c)
+{
+    t->pre[0] = (struct pretoken_step){.kind = PRETOKEN_GPT2};
+    if (config_class_has(c, "Qwen2")) {
+        t->pre[0] = (struct pretoken_step){.kind = PRETOKEN_CL100K, .max_digits = 1};
+        t->normalizer[t->n_normalizers++] = (struct normal_step){.kind = NORMAL_FORM, .form = SONDE_NFC};
+    }
+    if (json_is_true(json_object_get(c->main, "add_prefix_space"))) {
+        t->pre[0].prefix = " ";
+        t->pre[0].prefix_when = PRETOKEN_PREFIX_ALWAYS;
+    }
+}
+
+enum sonde_code tokenizer_read_merges(sonde_tokenizer *t, const sonde_map *vocab, const sonde_map *merges,
+                                      const struct config *c, sonde_err *err)
+{
     json_t *root = NULL;
+    int64_t largest;
+    size_t n_listed = config_n_added(c, &largest);
     enum sonde_code rc =
         sonde_json_parse(vocab->data, vocab->n_bytes, JSON_NODES(vocab->n_bytes), vocab->path, &root, err);
     if (rc)
@@ -81,22 +113,17 @@ enum sonde_code tokenizer_read_merges(sonde_tokenizer *t, const sonde_map *vocab
     if (!json_is_object(root))
         rc = sonde_fail(err, SONDE_E_INPUT, "%s: a vocabulary is an object of tokens and ids", vocab->path);
     if (!rc)
-        rc = tokenizer_json_vocab(t, root, 0, -1, vocab->path, err);
+        rc = tokenizer_json_vocab(t, root, n_listed, largest, vocab->path, err);
     if (!rc)
         rc = tokenizer_byte_level(t, err);
     json_decref(root);
     if (!rc)
         rc = tokenizer_parse_merges(t, (const char *)merges->data, merges->n_bytes, merges->path, err);
+    if (!rc)
+        rc = add_tokens(t, c, n_listed, vocab->path, err);
     if (rc)
         return rc;
-    t->pre[0] = (struct pretoken_step){.kind = PRETOKEN_GPT2};
+    choose_pattern(t, c);
     t->kind = "bpe (byte level)";
-    rc = tokenizer_added_room(t, 1, err);
-    int32_t id = vocab_find(&t->vocab, eot, strlen(eot));
-    if (!rc && id >= 0) {
-        struct added_token tok = {.id = id, .s = eot, .n = strlen(eot), .special = true};
-        rc = tokenizer_add_token(t, &tok, vocab->path, err);
-        t->bos = t->eos = id;
-    }
-    return rc ? rc : tokenizer_finish(t, NULL, err);
+    return tokenizer_finish(t, NULL, err);
 }

@@ -37,7 +37,8 @@ static void measure(const sonde_tokenizer *t, const char *name, const char *text
         sonde_err err;
         double start = cpu_s();
         for (size_t at = 0; at < n; at += piece)
-            if (sonde_tokenizer_encode(t, text + at, n - at < piece ? n - at : piece, SONDE_BOS_AUTO, false, &tok, &err)) {
+            if (sonde_tokenizer_encode(t, text + at, n - at < piece ? n - at : piece, SONDE_BOS_AUTO, false,
+                                       &tok, &err)) {
                 fprintf(stderr, "%s\n", err.msg);
                 exit(1);
             }

@@ -116,6 +116,27 @@ static void gpt2_files_pass_all_vectors(void **state)
     check_vectors(DATA "tokenizers/gpt2", DATA "tokenizers/vectors/ggml-vocab-gpt-2.gguf");
 }
 
+static void gpt2_gguf_passes_all_vectors(void **state)
+{
+    (void)state;
+    check_vectors(DATA "tokenizers/vectors/ggml-vocab-gpt-2.gguf",
+                  DATA "tokenizers/vectors/ggml-vocab-gpt-2.gguf");
+}
+
+static void llama_gguf_passes_all_vectors(void **state)
+{
+    (void)state;
+    check_vectors(DATA "tokenizers/vectors/ggml-vocab-llama-spm.gguf",
+                  DATA "tokenizers/vectors/ggml-vocab-llama-spm.gguf");
+}
+
+static void llama_model_passes_all_vectors(void **state)
+{
+    (void)state;
+    check_vectors(DATA "tokenizers/llama/tokenizer.model",
+                  DATA "tokenizers/vectors/ggml-vocab-llama-spm.gguf");
+}
+
 static void llama_bin_passes_all_vectors(void **state)
 {
     (void)state;
@@ -146,9 +167,9 @@ static void tok512_begins_a_story_with_bos(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gpt2_files_pass_all_vectors),
-        cmocka_unit_test(llama_bin_passes_all_vectors),
-        cmocka_unit_test(tok512_begins_a_story_with_bos),
+        cmocka_unit_test(gpt2_files_pass_all_vectors),   cmocka_unit_test(gpt2_gguf_passes_all_vectors),
+        cmocka_unit_test(llama_gguf_passes_all_vectors), cmocka_unit_test(llama_model_passes_all_vectors),
+        cmocka_unit_test(llama_bin_passes_all_vectors),  cmocka_unit_test(tok512_begins_a_story_with_bos),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
