@@ -59,11 +59,11 @@ static enum sonde_code join_shards(const char *dir, struct shard *shard, size_t 
     if (!f->map)
         return SONDE_E_MEMORY;
     for (size_t i = 0; i < n_shards; i++) {
-        if (!sonde_map_exists_in(dir, shard[i].name) && strlen(shard[i].name) < 200)
+        enum sonde_code rc = sonde_map_open_in(dir, shard[i].name, &f->map[i], err);
+        if (rc == SONDE_E_IO && !sonde_map_exists_in(dir, shard[i].name))
             return sonde_fail(err, SONDE_E_INPUT,
                               "%s: " INDEX_FILE " names the shard '%.200s', which is not there", dir,
                               shard[i].name);
-        enum sonde_code rc = sonde_map_open_in(dir, shard[i].name, &f->map[i], err);
         if (rc != SONDE_OK)
             return rc;
         f->n_maps++;
