@@ -91,7 +91,7 @@ static enum sonde_act parse_act(struct reader *r, const char *name)
     return SONDE_ACT_NONE;
 }
 
-/* ---- GPT-2, GPT-Neo ---------------------------------------------------------------------------------------- */
+/* ---- GPT-2, GPT-Neo ---------------------------------------- */
 
 static void gpt_common(struct reader *r, sonde_arch *a)
 {
@@ -171,7 +171,7 @@ enum sonde_code configure_gpt_neo(const json_t *config, const char *path, sonde_
     return r.code;
 }
 
-/* ---- rotary families --------------------------------------------------------------------------------------- */
+/* ---- rotary families ---------------------------------------- */
 
 /* rope_scaling (transformers 4) or the rope parameters of one layer kind (transformers 5). */
 static struct rope_scaling read_scaling(struct reader *outer, const json_t *obj)
@@ -429,7 +429,7 @@ enum sonde_code configure_gemma3(const json_t *config, const char *path, sonde_a
     return r.code;
 }
 
-/* ---- TransformerLens --------------------------------------------------------------------------------------- */
+/* ---- TransformerLens ---------------------------------------- */
 
 static void tl_norm(struct reader *r, sonde_arch *a)
 {
@@ -516,7 +516,7 @@ enum sonde_code configure_transformer_lens(const json_t *config, const char *pat
     return r.code;
 }
 
-/* ---- all ----------------------------------------------------------------------------------------------------- */
+/* ---- all ---------------------------------------- */
 
 enum sonde_code arch_check(sonde_arch *a, const char *path, sonde_err *err)
 {

@@ -26,7 +26,7 @@ struct matrix {
     size_t k, n, stride_k, stride_n;
 };
 
-/* ---- names and shapes ------------------------------------------------------------------------------------- */
+/* ---- names and shapes ---------------------------------------- */
 
 static const struct tensor_rule *rule_for(const struct family *f, enum slot slot)
 {
@@ -81,7 +81,7 @@ static enum sonde_code check_shape(const struct loader *ld, const sonde_tensor *
                       sonde_shape_text(t->dim, t->rank, have, sizeof have), sonde_shape_text(dim, rank, want, sizeof want));
 }
 
-/* ---- conversion ------------------------------------------------------------------------------------------- */
+/* ---- conversion ---------------------------------------- */
 
 static enum sonde_code to_f32(const struct loader *ld, const sonde_tensor *t, size_t first, size_t n, float *out,
                               sonde_err *err)
@@ -152,7 +152,7 @@ static bool is_identity(const struct row_map *map)
     return !map->by_head && !map->interleaved;
 }
 
-/* ---- packing ---------------------------------------------------------------------------------------------- */
+/* ---- packing ---------------------------------------- */
 
 /* Everything about one matrix on its way into columns [n0, n0 + n) of `to`. */
 struct piece {
@@ -306,7 +306,7 @@ static enum sonde_code load_linear(struct loader *ld, const struct target *part,
     return code;
 }
 
-/* ---- a layer ---------------------------------------------------------------------------------------------- */
+/* ---- a layer ---------------------------------------- */
 
 static enum sonde_code load_attention(struct loader *ld, sonde_layer *y, size_t layer, sonde_err *err)
 {
@@ -373,7 +373,7 @@ static enum sonde_code load_layer(struct loader *ld, sonde_layer *y, size_t laye
     return code;
 }
 
-/* ---- the ends --------------------------------------------------------------------------------------------- */
+/* ---- the ends ---------------------------------------- */
 
 static enum sonde_code load_embedding(struct loader *ld, sonde_err *err)
 {
@@ -432,7 +432,7 @@ static enum sonde_code load_final_norm(struct loader *ld, sonde_err *err)
                        &ld->m->ln_final, err);
 }
 
-/* ---- all -------------------------------------------------------------------------------------------------- */
+/* ---- all ---------------------------------------- */
 
 static enum sonde_code choose_prefix(struct loader *ld, sonde_err *err)
 {

@@ -48,7 +48,7 @@ static void die(const sonde_err *err)
     exit((int)err->code);
 }
 
-/* ---- a random GPT-2 small on disk -------------------------------------------------------------------------- */
+/* ---- a random GPT-2 small on disk ---------------------------------------- */
 
 static sonde_tensor tensors[4 + 12 * L];
 static char names[4 + 12 * L][64];
@@ -99,7 +99,7 @@ static void write_model(const char *dir)
     fclose(f);
 }
 
-/* ---- the yardstick ----------------------------------------------------------------------------------------- */
+/* ---- the yardstick ---------------------------------------- */
 
 static const struct {
     int k, n;
