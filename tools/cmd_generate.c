@@ -2,6 +2,7 @@
  * sonde generate: continue a prompt. */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "commands.h"
 #include "input.h"
@@ -127,8 +128,8 @@ static enum sonde_code run(struct tool *t, const void *values, sonde_err *err)
         code = generate(t, &j, err);
     if (!code && j.json)
         code = print_json(&j, err);
-    else if (!code && !(code = print_new(&j, true, err)))
-        fputc('\n', stdout);
+    else if (!code && !(code = print_new(&j, true, err)) && isatty(STDOUT_FILENO))
+        fputc('\n', stdout); /* for the prompt of a shell; a file or pipe gets the text as it is */
     sonde_run_free(j.run);
     sonde_tokens_free(&j.tokens);
     sonde_tokenizer_close(j.tokenizer);

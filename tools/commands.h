@@ -5,6 +5,8 @@
 
 #include "option.h"
 
+extern const struct command cmd_capture;
+extern const struct command cmd_generate;
 extern const struct command cmd_info;
 extern const struct command cmd_tokenize;
 

@@ -105,6 +105,8 @@ static const struct command cmd_help = {
 
 /* In the order in which a user meets them. */
 const struct command *const commands[] = {
+    &cmd_generate,
+    &cmd_capture,
     &cmd_help,
     NULL,
 };
