@@ -97,7 +97,7 @@ static enum sonde_code read_prefix(const sonde_map *m, size_t *n_header, sonde_e
         return sonde_fail(err, SONDE_E_INPUT,
                           "%s: the header has %" PRIu64
                           " bytes, the file only %zu; it is cut short or not safetensors",
-                          m->path, n, m->n_bytes);
+                          m->path, n, m->n_bytes - PREFIX);
     if (n < 2 || m->data[PREFIX] != '{')
         return sonde_fail(err, SONDE_E_INPUT, "%s: not safetensors: the header does not begin with '{'",
                           m->path);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT
  * Files with one defect each. A format is one file bad_NAME.c that defines bad_format: how its bytes are
  * opened, and a table with one row per defect. bad_files.c opens every row, then truncates every accepted row
- * at every byte and flips every one of its bits. */
+ * at every byte and flips every one of its bits. With a directory as argument the program writes the small
+ * rows there instead. */
 #ifndef TESTS_FAULT_BAD_FILES_H
 #define TESTS_FAULT_BAD_FILES_H
 
 #include "base/arena.h"
 #include "bytes.h"
-#include "file/tensors.h"
+#include "check.h"
 
 struct bad_row {
     const char *name;
@@ -19,7 +20,7 @@ struct bad_row {
 
 struct bad_format {
     const char *name;
-    /* Open the bytes, check everything that an accepted file must satisfy (bad_assert), close. */
+    /* Open the bytes, check everything that an accepted file must satisfy (check.h), close. */
     enum sonde_code (*open)(const struct bytes *b, sonde_budget *budget, sonde_err *err);
     const struct bad_row *row;
     size_t n_rows;
@@ -29,16 +30,5 @@ struct bad_format {
 extern const struct bad_format bad_format; /* of the one bad_NAME.c that is linked in */
 
 #define BAD_BUDGET (16u << 20) /* bytes, for every open */
-
-/* Say what is wrong and abort. */
-#define bad_assert(cond) ((cond) ? (void)0 : bad_broken(__FILE__, __LINE__, #cond))
-void bad_broken(const char *file, int line, const char *what) __attribute__((noreturn));
-
-/* A map over a copy of b, named "memory". */
-sonde_map *bad_map(const struct bytes *b);
-
-/* Names are found, ranks and sizes agree, every byte can be read. The data lie in a mapping unless
- * `inflated`. */
-void bad_check_tensors(const sonde_tensors *f, int inflated);
 
 #endif

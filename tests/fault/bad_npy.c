@@ -5,12 +5,12 @@
 static enum sonde_code open_file(const struct bytes *b, sonde_budget *budget, sonde_err *err)
 {
     sonde_tensors *f;
-    enum sonde_code rc = sonde_npy_parse(bad_map(b), budget, &f, err);
+    enum sonde_code rc = sonde_npy_parse(check_map(b->p, b->n), budget, &f, err);
     if (rc != SONDE_OK)
         return rc;
-    bad_check_tensors(f, 0);
-    bad_assert(f->n_tensors == 1);
-    bad_assert((const unsigned char *)f->tensor->data + f->tensor->n_bytes == f->map[0]->data + b->n);
+    check_tensors(f, 0);
+    check_that(f->n_tensors == 1);
+    check_that((const unsigned char *)f->tensor->data + f->tensor->n_bytes == f->map[0]->data + b->n);
     sonde_tensors_close(f);
     return SONDE_OK;
 }

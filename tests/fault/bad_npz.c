@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: MIT
  * A zip of two members, "a.npy" stored and "b.npy" deflated, spoilt in one place. */
-#include <stdio.h>
-
 #include "bad_files.h"
 #include "file/npy.h"
 
 static enum sonde_code open_file(const struct bytes *b, sonde_budget *budget, sonde_err *err)
 {
     sonde_tensors *f;
-    enum sonde_code rc = sonde_npz_parse(bad_map(b), budget, &f, err);
+    enum sonde_code rc = sonde_npz_parse(check_map(b->p, b->n), budget, &f, err);
     if (rc != SONDE_OK)
         return rc;
-    bad_check_tensors(f, 1);
+    check_tensors(f, 1);
     sonde_tensors_close(f);
     return SONDE_OK;
 }

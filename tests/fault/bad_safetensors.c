@@ -1,25 +1,23 @@
 /* SPDX-License-Identifier: MIT */
-#include <stdio.h>
-
 #include "bad_files.h"
 #include "file/safetensors.h"
 
 static enum sonde_code open_file(const struct bytes *b, sonde_budget *budget, sonde_err *err)
 {
     sonde_tensors *f;
-    enum sonde_code rc = sonde_safetensors_parse(bad_map(b), budget, &f, err);
+    enum sonde_code rc = sonde_safetensors_parse(check_map(b->p, b->n), budget, &f, err);
     if (rc != SONDE_OK)
         return rc;
-    bad_check_tensors(f, 0);
+    check_tensors(f, 0);
     uint64_t n_header;
     memcpy(&n_header, b->p, 8);
     const unsigned char *at =
         f->map[0]->data + 8 + n_header; /* the tensors tile the data in the order of the table */
     for (size_t i = 0; i < f->n_tensors; i++) {
-        bad_assert(f->tensor[i].data == at);
+        check_that(f->tensor[i].data == at);
         at += f->tensor[i].n_bytes;
     }
-    bad_assert(at == f->map[0]->data + b->n);
+    check_that(at == f->map[0]->data + b->n);
     sonde_tensors_close(f);
     return SONDE_OK;
 }

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+#include "../fault/check.h"
+#include "file/npy.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    sonde_budget budget = {.limit = 16 << 20};
+    sonde_tensors *f;
+    sonde_err err;
+    enum sonde_code rc = sonde_npy_parse(check_map(data, n), &budget, &f, &err);
+    if (rc != SONDE_OK) {
+        check_refusal(rc, &err);
+    } else {
+        check_tensors(f, 0);
+        check_that(f->n_tensors == 1);
+        check_that((const unsigned char *)f->tensor->data + f->tensor->n_bytes == f->map[0]->data + n);
+        sonde_tensors_close(f);
+    }
+    check_that(budget.taken == 0);
+    return 0;
+}
