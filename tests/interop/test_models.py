@@ -124,10 +124,6 @@ def wanted_hooks(want):
 
 # ---- stored models ------------------------------------------------------------------------------------------------
 
-PROCESSING = {"fold_ln": "--fold-ln", "center_writing_weights": "--center-writing-weights",
-              "center_unembed": "--center-unembed", "fold_value_biases": "--fold-value-biases"}
-
-
 def assemble(name, entry, tmp):
     """The directory or file that sonde opens: a model of its own, or one with another's weights."""
     own = GOLDEN / "models" / name
@@ -161,7 +157,7 @@ def test_stored(name, entry, tmp):
     ids, runs = split_reference(GOLDEN / "models" / entry.get("reference_of", name) / "reference.safetensors")
     model = assemble(name, entry, tmp)
     V = runs[0]["logits"].shape[-1]
-    more = [PROCESSING[p] for p in entry.get("processing", [])]
+    more = ["--processing", ",".join(entry["processing"])] if "processing" in entry else []
     got = capture(model, ids, tmp, hooks=wanted_hooks(runs[0]), logits=V, more=more)
     worst = [0.0, ""]
     for s, want in enumerate(runs):
