@@ -14,10 +14,12 @@
 #include "weights_impl.h"
 
 #define CONFIG_MAX_BYTES (16u << 20)
+#define CONFIG_MAX_NODES 200000
+#define EMBED_KEEP_BYTES (32u << 20)
 
 static enum sonde_code keep_config(sonde_model *m, const json_t *config, sonde_err *err)
 {
-    char *text = json_dumps(config, JSON_COMPACT | JSON_PRESERVE_ORDER);
+    char *text = json_dumps(config, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
     if (!text)
         return sonde_fail(err, SONDE_E_MEMORY, "%s: no memory for the config", m->path);
     m->config_json = sonde_arena_strndup(m->arena, text, strlen(text), err);
@@ -25,18 +27,32 @@ static enum sonde_code keep_config(sonde_model *m, const json_t *config, sonde_e
     return m->config_json ? SONDE_OK : SONDE_E_MEMORY;
 }
 
+/* config.json to the letter. It has been parsed, so it is UTF-8 without NUL. */
+static enum sonde_code keep_config_file(sonde_model *m, const sonde_map *map, sonde_err *err)
+{
+    m->config_json = sonde_arena_strndup(m->arena, (const char *)map->data, map->n_bytes, err);
+    return m->config_json ? SONDE_OK : SONDE_E_MEMORY;
+}
+
 static enum sonde_code open_directory(sonde_model *m, struct source *source, const sonde_work *work, sonde_err *err)
 {
     json_t *config = NULL;
+    sonde_map *map = NULL;
     char what[480];
     enum sonde_code code;
     snprintf(what, sizeof what, "%s/config.json", m->path);
-    if ((code = sonde_json_load_in(m->path, "config.json", CONFIG_MAX_BYTES, &config, err)))
+    if ((code = sonde_map_open_in(m->path, "config.json", &map, err)))
         return code;
-    code = family_configure(config, what, &m->arch, &source->family, m->arena, err);
+    if (map->n_bytes > CONFIG_MAX_BYTES)
+        code = sonde_fail(err, SONDE_E_INPUT, "%s: %zu bytes, a config has at most %u", what, map->n_bytes, CONFIG_MAX_BYTES);
     if (!code)
-        code = keep_config(m, config, err);
+        code = sonde_json_parse(map->data, map->n_bytes, CONFIG_MAX_NODES, what, &config, err);
+    if (!code)
+        code = family_configure(config, what, &m->arch, &source->family, m->arena, err);
+    if (!code)
+        code = keep_config_file(m, map, err);
     json_decref(config);
+    sonde_map_close(map);
     if (code)
         return code;
     return sonde_safetensors_open_dir(m->path, work ? work->budget : NULL, &m->file, err);
@@ -144,6 +160,16 @@ void sonde_model_close(sonde_model *m)
         return;
     sonde_tensors_close(m->file);
     sonde_arena_free(m->arena);
+}
+
+void sonde_model_embed_done(const sonde_model *m)
+{
+    const unsigned char *p = m->embed.data;
+    for (size_t i = 0; m->embed.n_bytes > EMBED_KEEP_BYTES && i < m->file->n_maps; i++) {
+        const sonde_map *map = m->file->map[i];
+        if (p >= map->data && p < map->data + map->n_bytes)
+            sonde_map_forget(map, (size_t)(p - map->data), m->embed.n_bytes);
+    }
 }
 
 void sonde_model_embed(const sonde_model *m, int32_t id, float *out)

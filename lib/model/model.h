@@ -69,6 +69,9 @@ void sonde_model_close(sonde_model *m); /* NULL is fine */
 /* Row `id` of the embedding, scaled and centred as the model asks, into out [d]. id must be in [0, n_vocab). */
 void sonde_model_embed(const sonde_model *m, int32_t id, float *out);
 
+/* A batch has been embedded: the pages of a large mapped embedding may go, so that memory stays near the packed weights. */
+void sonde_model_embed_done(const sonde_model *m);
+
 /* Names of the processing bits, comma-separated ("fold_ln,center_writing_weights"), "none" for 0. */
 char *sonde_processing_text(unsigned processing, char *buf, size_t n);
 enum sonde_code sonde_processing_parse(const char *text, unsigned *out, sonde_err *err);

@@ -298,6 +298,7 @@ static enum sonde_code embed(sonde_run *r)
     enum sonde_code code;
     for (size_t i = 0; i < r->n_rows; i++)
         sonde_model_embed(m, r->ids[i], r->x + i * d);
+    sonde_model_embed_done(m);
     if ((code = visit(r, SONDE_SITE_TOKENS, 0, NULL, 1)) || r->done || (code = visit(r, SONDE_SITE_EMBED, 0, r->x, d)) || r->done)
         return code;
     if (!m->position)

@@ -10,6 +10,7 @@
 #include "../num/convert.h"
 
 #define SLAB_ROWS 64
+#define SLAB_BYTES ((size_t)8 << 20) /* of mapped floats, after which their pages may go */
 
 struct loader {
     sonde_model *m;
@@ -187,12 +188,36 @@ static bool aligned_f32(const sonde_tensor *t)
     return t->dtype == SONDE_F32 && (uintptr_t)t->data % sizeof(float) == 0;
 }
 
+/* Pages already packed need not stay in memory; the embedding is read again, a row at a time. */
+static void forget(const struct loader *ld, const void *data, size_t n)
+{
+    const unsigned char *p = data;
+    for (size_t i = 0; i < ld->m->file->n_maps; i++) {
+        const sonde_map *map = ld->m->file->map[i];
+        if (p >= map->data && p < map->data + map->n_bytes)
+            sonde_map_forget(map, (size_t)(p - map->data), n);
+    }
+}
+
+/* Rows of an [out, in] file of floats, as they lie there. */
+static void pack_mapped(const struct loader *ld, const struct piece *p)
+{
+    const float *w = p->t->data;
+    size_t step = SLAB_BYTES / (p->k * sizeof *w) / SLAB_ROWS * SLAB_ROWS;
+    step = step ? step : SLAB_ROWS;
+    for (size_t j = 0; j < p->n; j += step) {
+        size_t n = p->n - j < step ? p->n - j : step;
+        sonde_pack(p->to, 0, p->k, p->n0 + j, n, w + j * p->k, 1, p->k);
+        forget(ld, w + j * p->k, n * p->k * sizeof *w);
+    }
+}
+
 /* Rows of an [out, in] file, SLAB_ROWS at a time. */
 static enum sonde_code pack_out_in(const struct loader *ld, const struct piece *p, sonde_err *err)
 {
     enum sonde_code code = SONDE_OK;
     if (aligned_f32(p->t) && is_identity(&p->map) && !ld->strict) {
-        sonde_pack(p->to, 0, p->k, p->n0, p->n, p->t->data, 1, p->k);
+        pack_mapped(ld, p);
         return SONDE_OK;
     }
     float *rows = sonde_arena_get(ld->scratch, SLAB_ROWS * p->k, sizeof *rows, err);
@@ -470,8 +495,7 @@ static void count_unused(struct loader *ld)
     }
 }
 
-/* Pages already packed need not stay in memory; the embedding is read again, a row at a time. */
-static void forget_pages(struct loader *ld)
+static void forget_all(struct loader *ld)
 {
     for (size_t i = 0; i < ld->m->file->n_maps; i++)
         sonde_map_forget(ld->m->file->map[i], 0, ld->m->file->map[i]->n_bytes);
@@ -494,12 +518,12 @@ enum sonde_code weights_load(sonde_model *m, const struct source *source, const 
         if ((code = load_layer(&ld, &m->layer[l], l, err)))
             goto out;
         sonde_arena_reset(ld.scratch);
-        forget_pages(&ld);
+        forget_all(&ld);
         sonde_work_report(work, "loading", "layers", l + 1, m->arch.n_layers);
     }
     if ((code = load_final_norm(&ld, err)) || (code = load_unembedding(&ld, err)))
         goto out;
-    forget_pages(&ld);
+    forget_all(&ld);
     count_unused(&ld);
 out:
     sonde_arena_free(ld.scratch);
