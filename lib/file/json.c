@@ -41,10 +41,14 @@ static const char *skip_number(const char *p, const char *end, bool *big)
     const char *digits = p + negative, *q = digits;
     while (q < end && is_digit(*q))
         q++;
-    bool integer = q == end || (*q != '.' && *q != 'e' && *q != 'E');
     size_t n = (size_t)(q - digits);
-    *big = integer && (n > 19 || (n == 19 && memcmp(digits, negative ? lowest : highest, 19) > 0));
-    return q > p ? q : p + 1;
+    *big = n > 19 || (n == 19 && memcmp(digits, negative ? lowest : highest, 19) > 0);
+    if (q < end && (*q == '.' || *q == 'e' || *q == 'E')) {
+        *big = false;
+        while (q < end && (is_digit(*q) || *q == '.' || *q == 'e' || *q == 'E' || *q == '+' || *q == '-'))
+            q++;
+    }
+    return q;
 }
 
 static struct census count(const char *p, const char *end)

@@ -81,14 +81,19 @@ static const char *another_format(const sonde_map *m)
 
 static enum sonde_code read_prefix(const sonde_map *m, size_t *n_header, sonde_err *err)
 {
-    const char *other = another_format(m);
+    uint64_t n = 0;
+    if (m->n_bytes >= PREFIX)
+        memcpy(&n, m->data, sizeof n);
+    if (n >= 2 && n <= SONDE_ST_MAX_HEADER && sonde_inside(PREFIX, n, m->n_bytes) && m->data[PREFIX] == '{') {
+        *n_header = (size_t)n;
+        return SONDE_OK;
+    }
+    const char *other = another_format(m); /* only now: a length can look like a magic number, 640 does */
     if (other)
         return sonde_fail(err, SONDE_E_INPUT, "%s: not safetensors: this is %s", m->path, other);
     if (m->n_bytes < PREFIX + 2)
         return sonde_fail(err, SONDE_E_INPUT, "%s: not safetensors: %zu bytes are too few", m->path,
                           m->n_bytes);
-    uint64_t n;
-    memcpy(&n, m->data, sizeof n);
     if (n > SONDE_ST_MAX_HEADER)
         return sonde_fail(err, SONDE_E_INPUT,
                           "%s: not safetensors: a header of %" PRIu64 " bytes, at most %u are read", m->path,
@@ -96,13 +101,9 @@ static enum sonde_code read_prefix(const sonde_map *m, size_t *n_header, sonde_e
     if (n > m->n_bytes - PREFIX)
         return sonde_fail(err, SONDE_E_INPUT,
                           "%s: the header has %" PRIu64
-                          " bytes, the file only %zu; it is cut short or not safetensors",
+                          " bytes, only %zu follow; the file is cut short or not safetensors",
                           m->path, n, m->n_bytes - PREFIX);
-    if (n < 2 || m->data[PREFIX] != '{')
-        return sonde_fail(err, SONDE_E_INPUT, "%s: not safetensors: the header does not begin with '{'",
-                          m->path);
-    *n_header = (size_t)n;
-    return SONDE_OK;
+    return sonde_fail(err, SONDE_E_INPUT, "%s: not safetensors: the header does not begin with '{'", m->path);
 }
 
 /* A non-negative integer of the header. */

@@ -30,6 +30,14 @@ static void st(struct bytes *b, const struct bad_row *row)
     put_repeated(b, 1, row->n);
 }
 
+/* The same with the header padded to n bytes, and no data. */
+static void padded(struct bytes *b, const struct bad_row *row)
+{
+    put_le(b, row->n, 8);
+    put_text(b, row->text);
+    put_repeated(b, ' ', row->n - strlen(row->text));
+}
+
 /* text is the whole file. */
 static void raw(struct bytes *b, const struct bad_row *row)
 {
@@ -115,6 +123,7 @@ static const struct bad_row rows[] = {
     {"name_with_a_slash", GOOD, name, "a/b", 1},
     {"name_of_1024_bytes", GOOD, name, "n", 1024},
     {"name_in_another_script", GOOD, name, "\xe6\x9d\x83", 1},
+    {"a_length_like_the_magic_of_pickle", GOOD, padded, W("U8", "[0]", "[0,0]"), 640},
     {"three_thousand_tensors", GOOD, many, "", 3000},
 
     {"empty_file", BAD, raw, "", 0},
