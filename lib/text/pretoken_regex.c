@@ -38,7 +38,7 @@ struct regex_match {
     "\\x00-\\x08\\x0e-\\x1f\\x21-\\x84\\x86-\\x9f\\xa1-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}\\x{"  \
     "202a}-\\x{202e}"                                                                                        \
     "\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
-#define WORD "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}"
+#define WORD "\\p{L}\\p{M}\\p{N}\\p{Pc}"
 #define HEX  "0-9a-fA-F"
 
 struct pattern {

@@ -214,10 +214,10 @@ static enum sonde_code add_piece(sonde_tokenizer *t, struct sonde_bytes *bytes, 
     enum sonde_code rc = vocab_add(&t->vocab, t->arena, id, p->s, p->n, o->what, err);
     if (rc)
         return rc;
-    t->out[id] =
-        p->type == SPM_NORMAL || p->type == SPM_UNUSED ? shown(t, p, o->space, err) : t->vocab.name[id];
-    if (!t->out[id].s)
+    struct sonde_bytes name = shown(t, p, o->space, err);
+    if (!name.s)
         return SONDE_E_MEMORY;
+    t->out[id] = name;
     int byte = byte_of_fallback_name(p->s, p->n);
     if (p->type == SPM_BYTE) {
         if (byte < 0)
@@ -238,7 +238,9 @@ static enum sonde_code add_piece(sonde_tokenizer *t, struct sonde_bytes *bytes, 
         return SONDE_OK;
     struct added_token tok = {.id = id, .s = p->s, .n = p->n, .special = p->type != SPM_USER_DEFINED};
     tok.normalized = p->type == SPM_USER_DEFINED;
-    return tokenizer_add_token(t, &tok, o->what, err);
+    rc = tokenizer_add_token(t, &tok, o->what, err);
+    t->out[id] = name;
+    return rc;
 }
 
 static enum sonde_code add_pieces(sonde_tokenizer *t, const struct spm_piece *piece, size_t n,
@@ -281,7 +283,11 @@ static void add_normalizers(sonde_tokenizer *t, const struct spm_options *o)
                                                                  .n_pattern = 1,
                                                                  .content = o->space,
                                                                  .n_content = n_space};
+    if (o->remove_extra_spaces) /* trailing ones go last: a text of U+2581 alone leaves nothing */
+        t->normalizer[t->n_normalizers++] =
+            (struct normal_step){.kind = NORMAL_TRIM_END, .pattern = o->space, .n_pattern = n_space};
     t->strip_space = o->add_prefix;
+    t->added_as_is = true;
 }
 
 enum sonde_code spm_build(sonde_tokenizer *t, const struct spm_piece *piece, size_t n,

@@ -205,7 +205,7 @@ static enum sonde_code build_tries(sonde_tokenizer *t, sonde_err *err)
         const struct added_token *a = &t->added[i];
         struct trie *trie = a->normalized ? &t->normal : &t->raw;
         struct text_view v = {(const unsigned char *)a->s, a->n, 0, NULL, NULL};
-        if (a->normalized)
+        if (a->normalized && !t->added_as_is)
             rc = normalize(t->normalizer, t->n_normalizers, &room, &v, err);
         if (!rc && v.n)
             rc = trie_add(trie, t->arena, (const char *)v.s, v.n, (int32_t)i, err);

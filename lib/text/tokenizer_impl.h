@@ -56,7 +56,8 @@ enum normal_kind {
     NORMAL_REPLACE, /* a string */
     NORMAL_REPLACE_REGEX,
     NORMAL_STRIP,
-    NORMAL_SPACES /* SentencePiece's remove_extra_whitespaces: trims, and joins runs of U+0020 */
+    NORMAL_TRIM_END, /* pattern, as often as it stands at the end */
+    NORMAL_SPACES    /* SentencePiece's remove_extra_whitespaces: trims, and joins runs of U+0020 */
 };
 
 struct normal_step {
@@ -103,6 +104,7 @@ struct sonde_tokenizer {
     struct added_token *added;
     size_t n_added;
     struct trie raw, normal; /* over `added`: in the text as given, and after normalisation */
+    bool added_as_is;        /* names in `normal` are not normalised themselves (SentencePiece) */
 
     struct normal_step normalizer[NORMAL_MAX_STEPS];
     int n_normalizers;

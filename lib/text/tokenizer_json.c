@@ -240,9 +240,9 @@ static enum sonde_code read_root(struct json_reader *r, const json_t *root, sond
     if (!rc)
         rc = model_options(r, model, err);
     if (!rc)
-        rc = json_decoder(r, root, err);
-    if (!rc)
         rc = add_tokens(r, added, err);
+    if (!rc)
+        rc = json_decoder(r, root, err); /* of all tokens, added ones too */
     if (!rc)
         rc = json_post_processor(r, root, err);
     if (rc)

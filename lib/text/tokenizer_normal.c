@@ -167,6 +167,14 @@ static struct text_view strip(const struct text_view *t, bool left, bool right)
     return text_cut(t, begin, end);
 }
 
+static struct text_view trim_end(const struct text_view *t, const struct normal_step *step)
+{
+    size_t end = t->n, k = step->n_pattern;
+    while (end >= k && !memcmp(t->s + end - k, step->pattern, k))
+        end -= k;
+    return text_cut(t, 0, end);
+}
+
 static enum sonde_code join_spaces(struct text_build *b, const struct text_view *t, sonde_err *err)
 {
     size_t begin = 0, end = t->n;
@@ -209,10 +217,11 @@ static enum sonde_code apply(const struct normal_step *step, struct normal_room 
     case NORMAL_SPACES:
         return join_spaces(b, t, err);
     case NORMAL_STRIP:
+    case NORMAL_TRIM_END:
         break;
     }
     *changed = false;
-    *t = strip(t, step->left, step->right);
+    *t = step->kind == NORMAL_STRIP ? strip(t, step->left, step->right) : trim_end(t, step);
     return SONDE_OK;
 }
 
