@@ -216,7 +216,6 @@ def vary(name, seed):
 def test_fresh(name, seed, tmp):
     label = f"{name}#{seed}"
     config, P, n_seq, gain = vary(name, seed)
-    parameters = {}
     shapes = {k: p.shape for k, p in mm.hf_model(config, None, torch.float32).named_parameters()}
     parameters = families.draw(label, shapes, gain, gemma="gemma" in name)
     d = tmp / "fresh"
