@@ -70,7 +70,7 @@ void progress_report(void *arg, const sonde_progress *what)
         snprintf(p->phase, sizeof p->phase, "%s", what->phase);
         p->n_first = what->n_done;
         p->begin_s = now;
-        if (!p->last_s)
+        if (p->last_s == 0)
             p->last_s = now;
     }
     if (now - p->last_s < (p->terminal ? TERMINAL_S : PLAIN_S))

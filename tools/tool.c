@@ -13,7 +13,7 @@
 #include "help.h"
 #include "signals.h"
 
-static void speak(struct tool *t, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void speak(struct tool *t, const char *fmt, va_list ap)
 {
     char text[sizeof(sonde_err)];
     sonde_err line = {0};
