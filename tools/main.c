@@ -30,6 +30,7 @@ static void print_version(void)
     printf("PCRE2 %s\n", pcre2);
     printf("utf8proc %s\n", utf8proc_version());
     printf("xxhash %u.%u.%u\n", xxh / 10000, xxh / 100 % 100, xxh % 100);
+    printf("kernels: %s\n", sonde_kernels_name(sonde_kernels_best()));
 }
 
 static const struct command *find_command(const char *name)
@@ -105,6 +106,7 @@ static const struct command cmd_help = {
 
 /* In the order in which a user meets them. */
 const struct command *const commands[] = {
+    &cmd_info,
     &cmd_generate,
     &cmd_capture,
     &cmd_help,

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT
+ * Every public header. Dimension letters are those of the papers: B batch, T tokens, d model width, H heads, F latents,
+ * V vocabulary, L layers. */
+#ifndef SONDE_H
+#define SONDE_H
+
+#include "base/arena.h"
+#include "base/error.h"
+#include "base/half.h"
+#include "base/hash.h"
+#include "base/pool.h"
+#include "base/replace.h"
+#include "base/rng.h"
+#include "base/size.h"
+#include "base/suggest.h"
+#include "base/tensor.h"
+#include "base/work.h"
+#include "file/gguf.h"
+#include "file/json.h"
+#include "file/llama2c.h"
+#include "file/map.h"
+#include "file/npy.h"
+#include "file/safetensors.h"
+#include "file/store.h"
+#include "file/tensors.h"
+#include "model/arch.h"
+#include "model/capture.h"
+#include "model/generate.h"
+#include "model/hooks.h"
+#include "model/identity.h"
+#include "model/model.h"
+#include "model/run.h"
+#include "num/activation.h"
+#include "num/convert.h"
+#include "num/cpu.h"
+#include "num/matmul.h"
+#include "num/norm.h"
+#include "num/ref.h"
+#include "num/rope.h"
+#include "num/softmax.h"
+#include "ops/attend.h"
+#include "ops/loss.h"
+#include "text/corpus.h"
+#include "text/tokenizer.h"
+#include "text/unicode.h"
+#include "text/unicode_table.h"
+
+#endif
