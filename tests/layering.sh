@@ -70,6 +70,7 @@ done
 it the_library_prints_nothing_exits_never_and_leaves_the_process_alone
 pattern='(^|[^a-zA-Z0-9_])(printf|puts|putchar|perror|vprintf|exit|_Exit|abort|quick_exit|atexit|setlocale|signal|sigaction|setenv|putenv|unsetenv|srand|rand|strtok|chdir|umask|stdout|stderr)[ ]*(\(|[,;)])'
 for file in lib/*/*.[ch]; do
+    [ "$file" = lib/file/hdf5_child.c ] && continue # the confined child is a process of its own
     sed 's|//.*||; s|/\*.*\*/||; /^ *\*/d; /^\/\*/d; s/"[^"]*"//g; s/format(printf//' "$file" | grep -nE "$pattern" >"$work/hit" &&
         fail "$file: $(head -n 3 "$work/hit")"
 done

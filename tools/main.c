@@ -107,15 +107,16 @@ static const struct command cmd_help = {
 /* In the order in which a user meets them. */
 const struct command *const commands[] = {
     &cmd_info,
+    &cmd_info,
+    &cmd_tokenize,
     &cmd_generate,
     &cmd_capture,
     &cmd_help,
     NULL,
 };
 
-int main(int argc, char **argv)
+static int dispatch(int argc, char **argv)
 {
-    tool_prepare();
     if (argc < 2) {
         help_overview(stderr);
         return SONDE_E_USAGE;
@@ -131,4 +132,10 @@ int main(int argc, char **argv)
     }
     const struct command *c = find_command(word);
     return c ? tool_run(c, argc - 2, argv + 2) : unknown_command(word);
+}
+
+int main(int argc, char **argv)
+{
+    tool_prepare();
+    tool_leave(dispatch(argc, argv));
 }

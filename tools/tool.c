@@ -66,9 +66,15 @@ bool tool_stopped(const struct tool *t)
     return sonde_work_stopped(&t->work);
 }
 
+static int output_errno; /* why writing to standard output failed: stdio forgets it */
+
 bool tool_output_broken(void)
 {
-    return ferror(stdout) != 0;
+    if (!ferror(stdout))
+        return false;
+    if (!output_errno)
+        output_errno = errno;
+    return true;
 }
 
 enum sonde_code tool_print_json(json_t *value, sonde_err *err)
@@ -83,13 +89,13 @@ enum sonde_code tool_print_json(json_t *value, sonde_err *err)
 
 int tool_finish(const char *command, int status)
 {
-    errno = 0;
-    bool bad = ferror(stdout) != 0;
+    bool bad = tool_output_broken();
     if (fflush(stdout) || bad || fclose(stdout)) {
-        if (errno == EPIPE)
+        int why = output_errno ? output_errno : errno;
+        if (why == EPIPE)
             signals_die_of_pipe();
         fprintf(stderr, "sonde%s%s: standard output: %s\n", command ? " " : "", command ? command : "",
-                errno ? strerror(errno) : "cannot be written");
+                why ? strerror(why) : "cannot be written");
         return status ? status : SONDE_E_IO;
     }
     return status;
@@ -99,6 +105,22 @@ void tool_prepare(void)
 {
     signals_prepare();
     openblas_set_num_threads(1); /* threads are ours; results must not depend on OpenBLAS's */
+}
+
+/* Without the libraries' own farewells: OpenBLAS waits for ever for threads that it could not start when
+ * memory was short, and HDF5 crashes when a full disk has kept it from closing a file. Sanitizers report at
+ * exit, so there it is an ordinary one. */
+void tool_leave(int status)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    exit(status);
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+    exit(status);
+#endif
+#endif
+    fflush(NULL);
+    _exit(status);
 }
 
 static int report(struct tool *t, enum sonde_code rc, const sonde_err *err)

@@ -65,4 +65,7 @@ void tool_prepare(void);
  * reader that has gone away ends the process as SIGPIPE does. */
 int tool_finish(const char *command, int status);
 
+/* End the process; nothing of ours is left to do. */
+_Noreturn void tool_leave(int status);
+
 #endif

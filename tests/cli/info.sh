@@ -105,5 +105,9 @@ file=$(ls "$shared_data"/models/stories260K/*.bin 2>/dev/null | grep -v tok | he
 if [ -n "$file" ]; then run sonde info "$file"; code 0; out_has '^format  *llama2.c$'; out_has '^  vocab_size  *512$'
 else skip 'no ../shared/data'; fi
 
+it npy_is_described
+{ printf '\x93NUMPY\x01\x00\x76\x00'; printf '%-117s\n' "{'descr': '<i4', 'fortran_order': False, 'shape': (2, 5), }"; head -c 40 /dev/zero; } >ids.npy
+run sonde info ids.npy; code 0; err ''; out_has '^format  *npy$'; out_has 'array  *.*\[2, 5\]  *40$'
+
 it no_file_is_wrong_use
 run sonde info; code 2; err 'sonde info: FILE... is missing; sonde info --help shows examples'
