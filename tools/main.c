@@ -107,7 +107,6 @@ static const struct command cmd_help = {
 /* In the order in which a user meets them. */
 const struct command *const commands[] = {
     &cmd_info,
-    &cmd_info,
     &cmd_tokenize,
     &cmd_generate,
     &cmd_capture,
