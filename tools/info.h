@@ -34,7 +34,7 @@ struct info_kind {
 extern const struct info_kind *const info_kinds[];
 
 extern const struct info_kind info_safetensors, info_gguf, info_npy, info_npz, info_llama2c, info_llama2c_v0,
-    info_pickle;
+    info_pickle, info_model, info_hdf5;
 
 /* Hash, counts, metadata and the table of tensors: what is the same for all files of tensors. f is closed. */
 enum sonde_code info_describe_tensors(const struct info_options *o, const struct info_glance *g,

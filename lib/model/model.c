@@ -34,28 +34,47 @@ static enum sonde_code keep_config_file(sonde_model *m, const sonde_map *map, so
     return m->config_json ? SONDE_OK : SONDE_E_MEMORY;
 }
 
-static enum sonde_code open_directory(sonde_model *m, struct source *source, const sonde_work *work, sonde_err *err)
+/* config.json of a directory: its bytes, the arch that it describes, and the family. */
+static enum sonde_code read_config(const char *dir, sonde_arch *arch, const struct family **family, sonde_arena *arena,
+                                   sonde_map **out, sonde_err *err)
 {
     json_t *config = NULL;
-    sonde_map *map = NULL;
     char what[480];
     enum sonde_code code;
-    snprintf(what, sizeof what, "%s/config.json", m->path);
-    if ((code = sonde_map_open_in(m->path, "config.json", &map, err)))
+    snprintf(what, sizeof what, "%s/config.json", dir);
+    if ((code = sonde_map_open_in(dir, "config.json", out, err)))
         return code;
-    if (map->n_bytes > CONFIG_MAX_BYTES)
-        code = sonde_fail(err, SONDE_E_INPUT, "%s: %zu bytes, a config has at most %u", what, map->n_bytes, CONFIG_MAX_BYTES);
+    if ((*out)->n_bytes > CONFIG_MAX_BYTES)
+        code = sonde_fail(err, SONDE_E_INPUT, "%s: %zu bytes, a config has at most %u", what, (*out)->n_bytes, CONFIG_MAX_BYTES);
     if (!code)
-        code = sonde_json_parse(map->data, map->n_bytes, CONFIG_MAX_NODES, what, &config, err);
+        code = sonde_json_parse((*out)->data, (*out)->n_bytes, CONFIG_MAX_NODES, what, &config, err);
     if (!code)
-        code = family_configure(config, what, &m->arch, &source->family, m->arena, err);
-    if (!code)
-        code = keep_config_file(m, map, err);
+        code = family_configure(config, what, arch, family, arena, err);
     json_decref(config);
-    sonde_map_close(map);
+    if (code)
+        sonde_map_close(*out);
+    return code;
+}
+
+enum sonde_code sonde_model_config(const char *dir, sonde_arch *arch, sonde_arena *arena, sonde_err *err)
+{
+    const struct family *family;
+    sonde_map *map;
+    enum sonde_code code = read_config(dir, arch, &family, arena, &map, err);
+    if (!code)
+        sonde_map_close(map);
+    return code;
+}
+
+static enum sonde_code open_directory(sonde_model *m, struct source *source, const sonde_work *work, sonde_err *err)
+{
+    sonde_map *map;
+    enum sonde_code code = read_config(m->path, &m->arch, &source->family, m->arena, &map, err);
     if (code)
         return code;
-    return sonde_safetensors_open_dir(m->path, work ? work->budget : NULL, &m->file, err);
+    code = keep_config_file(m, map, err);
+    sonde_map_close(map);
+    return code ? code : sonde_safetensors_open_dir(m->path, work ? work->budget : NULL, &m->file, err);
 }
 
 static enum sonde_code open_llama2c(sonde_model *m, struct source *source, const sonde_work *work, sonde_err *err)

@@ -66,6 +66,12 @@ enum sonde_code sonde_model_open(const char *path, const sonde_model_options *op
                                  sonde_model **out, sonde_err *err);
 void sonde_model_close(sonde_model *m); /* NULL is fine */
 
+/* What a directory's config.json says, without opening the weights. *arch: its tables live in arena. Errors as above. */
+enum sonde_code sonde_model_config(const char *dir, sonde_arch *arch, sonde_arena *arena, sonde_err *err);
+
+/* Does this tensor name carry nothing for the family of arch (a mask buffer, the second copy of a tied embedding)? */
+bool sonde_model_ignores(const sonde_arch *arch, const char *tensor_name);
+
 /* Row `id` of the embedding, scaled and centred as the model asks, into out [d]. id must be in [0, n_vocab). */
 void sonde_model_embed(const sonde_model *m, int32_t id, float *out);
 

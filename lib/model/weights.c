@@ -476,19 +476,25 @@ static enum sonde_code choose_prefix(struct loader *ld, sonde_err *err)
                       ld->m->arch.family);
 }
 
-static bool ignored(const struct loader *ld, const char *name)
+static bool ignored(const struct family *family, const sonde_arch *arch, const char *name)
 {
-    for (const char *const *g = ld->source->family->ignore; *g; g++)
+    for (const char *const *g = family->ignore; *g; g++)
         if (!fnmatch(*g, name, 0))
             return true;
-    return ld->m->arch.tied && strstr(name, "lm_head.weight");
+    return arch->tied && strstr(name, "lm_head.weight");
+}
+
+bool sonde_model_ignores(const sonde_arch *arch, const char *tensor_name)
+{
+    const struct family *family = family_find(arch->family);
+    return family && ignored(family, arch, tensor_name);
 }
 
 static void count_unused(struct loader *ld)
 {
     for (size_t i = 0; i < ld->m->file->n_tensors; i++) {
         const char *name = ld->m->file->tensor[i].name;
-        if (ld->used[i] || ignored(ld, name))
+        if (ld->used[i] || ignored(ld->source->family, &ld->m->arch, name))
             continue;
         if (!ld->m->n_unused++)
             ld->m->first_unused = name;
