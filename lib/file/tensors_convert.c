@@ -10,7 +10,8 @@
 #define Q8_BLOCK 32             /* values of one block */
 #define Q8_BYTES (2 + Q8_BLOCK) /* a float16 scale, then the values as int8 */
 
-static void from_f16(const unsigned char *restrict in, size_t n, float *restrict out)
+static inline __attribute__((always_inline)) void f16_loop(const unsigned char *restrict in, size_t n,
+                                                           float *restrict out)
 {
     for (size_t i = 0; i < n; i++) {
         uint16_t h;
@@ -21,6 +22,26 @@ static void from_f16(const unsigned char *restrict in, size_t n, float *restrict
         uint32_t special = (a << 13) | 0x7f800000u | (a > 0x7c00u ? 0x400000u : 0u);
         out[i] = sonde_bits_f32(sign | (a >= 0x7c00u ? special : a >= 0x400u ? normal : subnormal));
     }
+}
+
+#if defined(__x86_64__)
+/* The same loop for the compiler to vectorise with blends, which SSE2 lacks. */
+__attribute__((target("avx2"))) static void f16_loop_avx2(const unsigned char *restrict in, size_t n,
+                                                          float *restrict out)
+{
+    f16_loop(in, n, out);
+}
+#endif
+
+static void from_f16(const unsigned char *restrict in, size_t n, float *restrict out)
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2")) {
+        f16_loop_avx2(in, n, out);
+        return;
+    }
+#endif
+    f16_loop(in, n, out);
 }
 
 static void from_bf16(const unsigned char *restrict in, size_t n, float *restrict out)
