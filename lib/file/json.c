@@ -100,7 +100,9 @@ static char *with_reals(const char *p, size_t n, size_t n_big, size_t *n_out)
             p = skip_string(p, end);
         memcpy(to, from, (size_t)(p - from));
         to += p - from;
-        if (big) {
+        if (big &&
+            n_big) { /* the text may change under our hands if it is mapped: never more than was counted */
+            n_big--;
             memcpy(to, ".0", 2);
             to += 2;
         }
