@@ -33,7 +33,8 @@ struct job {
     sonde_store_attr attr[24];
 };
 
-static enum sonde_code open_inputs(struct tool *t, const struct capture_options *o, struct job *j, sonde_err *err)
+static enum sonde_code open_inputs(struct tool *t, const struct capture_options *o, struct job *j,
+                                   sonde_err *err)
 {
     enum sonde_code code;
     if ((code = input_model(t, &o->model, &j->model, err)))
@@ -58,7 +59,8 @@ static void add_number(struct job *j, const char *name, uint64_t value)
 }
 
 /* Where the file came from: everything that decides its contents, nothing that does not. */
-static enum sonde_code describe(struct tool *t, const struct capture_options *o, struct job *j, sonde_err *err)
+static enum sonde_code describe(struct tool *t, const struct capture_options *o, struct job *j,
+                                sonde_err *err)
 {
     static const char *const packing[] = {"doc", "concat"}, *const bos[] = {"auto", "always", "never"};
     static const char *const shuffle[] = {"none", "rows"};
@@ -72,7 +74,9 @@ static enum sonde_code describe(struct tool *t, const struct capture_options *o,
     add_text(j, "model_sha256", j->identity);
     add_text(j, "config_json", j->model->config_json);
     add_text(j, "weight_processing", o->model.processing);
-    add_text(j, "compute", strcmp(sonde_kernels_name(j->model->kernels), "openblas") ? "sonde float32" : "openblas float32");
+    add_text(j, "compute",
+             strcmp(sonde_kernels_name(j->model->kernels), "openblas") ? "sonde float32"
+                                                                       : "openblas float32");
     if (j->tokenizer)
         add_text(j, "tokenizer_sha256", sonde_tokenizer_sha256(j->tokenizer));
     add_text(j, "dataset", input_path(&o->text));
@@ -84,7 +88,8 @@ static enum sonde_code describe(struct tool *t, const struct capture_options *o,
     add_number(j, "seed", t->common->seed);
     add_text(j, "shuffle", shuffle[o->shuffle]);
     add_number(j, "skip_first", o->skip_first);
-    j->attr[j->options.n_attrs++] = (sonde_store_attr){.path = "/", .name = "holdout", .is_float = true, .f = o->holdout};
+    j->attr[j->options.n_attrs++] =
+        (sonde_store_attr){.path = "/", .name = "holdout", .is_float = true, .f = o->holdout};
     add_text(j, "command", t->canonical);
     add_text(j, "tool_version", SONDE_VERSION);
     return SONDE_OK;
@@ -100,7 +105,8 @@ static json_t *hook_table(const struct job *j, const uint64_t *saturated)
         json_t *shape = json_array();
         for (int k = 0; k < rank; k++)
             json_array_append_new(shape, json_integer((json_int_t)dim[k]));
-        json_t *h = json_pack("{s:s,s:o}", "hook", sonde_hook_name(j->hooks.hook[i], name), "row_shape", shape);
+        json_t *h =
+            json_pack("{s:s,s:o}", "hook", sonde_hook_name(j->hooks.hook[i], name), "row_shape", shape);
         if (saturated)
             json_object_set_new(h, "saturated", json_integer((json_int_t)saturated[i]));
         json_array_append_new(list, h);
@@ -118,20 +124,23 @@ static enum sonde_code dry_run(struct tool *t, const struct job *j, sonde_err *e
         return code;
     double seconds = p.flops / (1e11 * threads);
     if (t->common->json)
-        return tool_print_json(json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:I,s:f,s:o}", "n_tokens", (json_int_t)p.n_tokens, "n_contexts",
-                                         (json_int_t)p.n_seqs, "n_documents", (json_int_t)p.n_docs, "n_heldout_documents",
-                                         (json_int_t)p.n_heldout_docs, "n_rows", (json_int_t)p.n_rows, "row_bytes",
-                                         (json_int_t)p.row_bytes, "file_bytes", (json_int_t)p.file_bytes, "flops", p.flops,
-                                         "memory_bytes", (json_int_t)p.memory_bytes, "seconds_at_100_gflops_per_thread", seconds,
-                                         "hooks", hook_table(j, NULL)),
-                               err);
-    printf("documents   %" PRIu64 " (%" PRIu64 " held out)\ncontexts    %" PRIu64 "\ntokens      %" PRIu64 "\nrows        %" PRIu64 "\n", p.n_docs,
-           p.n_heldout_docs, p.n_seqs, p.n_tokens, p.n_rows);
+        return tool_print_json(
+            json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:I,s:f,s:o}", "n_tokens", (json_int_t)p.n_tokens,
+                      "n_contexts", (json_int_t)p.n_seqs, "n_documents", (json_int_t)p.n_docs,
+                      "n_heldout_documents", (json_int_t)p.n_heldout_docs, "n_rows", (json_int_t)p.n_rows,
+                      "row_bytes", (json_int_t)p.row_bytes, "file_bytes", (json_int_t)p.file_bytes, "flops",
+                      p.flops, "memory_bytes", (json_int_t)p.memory_bytes, "seconds_at_100_gflops_per_thread",
+                      seconds, "hooks", hook_table(j, NULL)),
+            err);
+    printf("documents   %" PRIu64 " (%" PRIu64 " held out)\ncontexts    %" PRIu64 "\ntokens      %" PRIu64
+           "\nrows        %" PRIu64 "\n",
+           p.n_docs, p.n_heldout_docs, p.n_seqs, p.n_tokens, p.n_rows);
     for (size_t i = 0; i < j->hooks.n; i++) {
         char name[SONDE_HOOK_NAME_MAX];
         printf("hook        %s\n", sonde_hook_name(j->hooks.hook[i], name));
     }
-    printf("row         %" PRIu64 " bytes over all hooks\nfile        %.1f MiB\nworkspace   %.0f MiB\nwork        %.3g FLOP, about %.0f s at 100 "
+    printf("row         %" PRIu64 " bytes over all hooks\nfile        %.1f MiB\nworkspace   %.0f MiB\nwork   "
+                                  "     %.3g FLOP, about %.0f s at 100 "
            "GFLOP/s per thread\n",
            p.row_bytes, (double)p.file_bytes / 1048576, (double)p.memory_bytes / 1048576, p.flops, seconds);
     return SONDE_OK;
@@ -156,13 +165,15 @@ static void show_first_tokens(struct tool *t, const struct job *j)
         tool_detail(t, "first context: %s ...", line);
 }
 
-static enum sonde_code report(struct tool *t, const struct job *j, const sonde_capture_result *r, sonde_err *err)
+static enum sonde_code report(struct tool *t, const struct job *j, const sonde_capture_result *r,
+                              sonde_err *err)
 {
     for (size_t i = 0; i < j->hooks.n; i++) {
         char name[SONDE_HOOK_NAME_MAX];
         if (r->saturated[i])
-            tool_note(t, "%s: %" PRIu64 " values did not fit %s and were saturated", sonde_hook_name(j->hooks.hook[i], name),
-                      r->saturated[i], sonde_dtype_name(j->options.dtype));
+            tool_note(t, "%s: %" PRIu64 " values did not fit %s and were saturated",
+                      sonde_hook_name(j->hooks.hook[i], name), r->saturated[i],
+                      sonde_dtype_name(j->options.dtype));
     }
     if (!t->common->json) {
         printf("%s\n", t->common->output);
@@ -170,8 +181,9 @@ static enum sonde_code report(struct tool *t, const struct job *j, const sonde_c
             tool_note(t, "mean loss %.4f nats per token over %" PRIu64 " tokens", r->mean_loss, r->n_losses);
         return SONDE_OK;
     }
-    json_t *out = json_pack("{s:s,s:I,s:I,s:I,s:o}", "path", t->common->output, "n_tokens", (json_int_t)j->corpus->n_tokens, "n_rows",
-                            (json_int_t)r->n_rows, "n_documents", (json_int_t)j->corpus->n_docs, "hooks", hook_table(j, r->saturated));
+    json_t *out = json_pack("{s:s,s:I,s:I,s:I,s:o}", "path", t->common->output, "n_tokens",
+                            (json_int_t)j->corpus->n_tokens, "n_rows", (json_int_t)r->n_rows, "n_documents",
+                            (json_int_t)j->corpus->n_docs, "hooks", hook_table(j, r->saturated));
     if (out && j->options.loss)
         json_object_set_new(out, "mean_loss", json_real(r->mean_loss));
     return tool_print_json(out, err);
@@ -218,7 +230,8 @@ static enum sonde_code run(struct tool *t, const void *values, sonde_err *err)
     if (!code)
         code = describe(t, o, &j, err);
     if (!code)
-        code = sonde_capture(j.model, j.corpus, j.tokenizer, &j.options, tool_work(t, err), t->common->output, &result, err);
+        code = sonde_capture(j.model, j.corpus, j.tokenizer, &j.options, tool_work(t, err), t->common->output,
+                             &result, err);
     if (!code)
         code = report(t, &j, &result, err);
     free(result.saturated);
@@ -229,22 +242,25 @@ static enum sonde_code run(struct tool *t, const void *values, sonde_err *err)
 static const struct option options[] = {
     MODEL_OPTIONS(struct capture_options, model),
     {"hook", OPT_STRINGS, offsetof(struct capture_options, hook), "NAME|GLOB",
-     "hook point: blocks.3.hook_resid_post, 'blocks.*.attn.hook_z', resid_post3; repeatable", NULL, OPT_RESULT},
-    TEXT_OPTIONS(struct capture_options, text),
-    {"dtype", OPT_CHOICE, offsetof(struct capture_options, dtype), "f32|f16|bf16", "type of the stored activations", "f32", OPT_RESULT,
-     .words = "f32|f16|bf16"},
-    {"skip-first", OPT_COUNT, offsetof(struct capture_options, skip_first), "N", "positions of each context that get no row", "0",
+     "hook point: blocks.3.hook_resid_post, 'blocks.*.attn.hook_z', resid_post3; repeatable", NULL,
      OPT_RESULT},
+    TEXT_OPTIONS(struct capture_options, text),
+    {"dtype", OPT_CHOICE, offsetof(struct capture_options, dtype), "f32|f16|bf16",
+     "type of the stored activations", "f32", OPT_RESULT, .words = "f32|f16|bf16"},
+    {"skip-first", OPT_COUNT, offsetof(struct capture_options, skip_first), "N",
+     "positions of each context that get no row", "0", OPT_RESULT},
     {"shuffle", OPT_CHOICE, offsetof(struct capture_options, shuffle), "none|rows",
      "order of the rows; tokens stay in reading order beside", "none", OPT_RESULT, .words = "none|rows"},
-    {"holdout", OPT_FLOAT, offsetof(struct capture_options, holdout), "SHARE", "share of documents marked as held out", "0.05",
-     OPT_RESULT, .min = 0, .max = 0.999},
-    {"logits", OPT_COUNT, offsetof(struct capture_options, logits), "K", "keep the K largest log-probabilities of every token", "0",
-     OPT_RESULT, .max = 1e6},
-    {"loss", OPT_FLAG, offsetof(struct capture_options, loss), NULL, "keep -log p(next token) of every token", NULL, OPT_RESULT},
+    {"holdout", OPT_FLOAT, offsetof(struct capture_options, holdout), "SHARE",
+     "share of documents marked as held out", "0.05", OPT_RESULT, .min = 0, .max = 0.999},
+    {"logits", OPT_COUNT, offsetof(struct capture_options, logits), "K",
+     "keep the K largest log-probabilities of every token", "0", OPT_RESULT, .max = 1e6},
+    {"loss", OPT_FLAG, offsetof(struct capture_options, loss), NULL, "keep -log p(next token) of every token",
+     NULL, OPT_RESULT},
     {"max-seqs", OPT_COUNT, offsetof(struct capture_options, max_seqs), "N",
      "attention scores and patterns: of the first N contexts", "0", OPT_RESULT},
-    {"batch", OPT_COUNT, offsetof(struct capture_options, batch), "N", "tokens in one pass of one thread", "512", .min = 1, .max = 1e6},
+    {"batch", OPT_COUNT, offsetof(struct capture_options, batch), "N", "tokens in one pass of one thread",
+     "512", .min = 1, .max = 1e6},
 };
 
 const struct command cmd_capture = {
@@ -252,19 +268,22 @@ const struct command cmd_capture = {
     .about = "run text through a model and store activations at hook points",
     .operands = "",
     .examples =
-        (const char *const[]){
-            "sonde capture --model gpt2/ --text corpus.txt --hook blocks.6.hook_resid_post --dtype f16 -o acts.h5",
-            "the residual stream after layer 6",
-            "sonde capture --model stories.bin --tokenizer tok.bin --text stories.txt --separator '<|endoftext|>' "
-            "--hook 'blocks.*.hook_resid_post' --shuffle rows --loss -o acts.h5",
-            "every layer, rows shuffled for training, with the loss of every token", NULL},
-    .details = "Hook names are those of TransformerLens; a misspelt one gets the nearest, and one that the model lacks the reason. The "
-               "forward pass stops at the deepest hook.\n\nA capture that was interrupted goes on with --resume and then gives the same bytes "
+        (const char *const[]){"sonde capture --model gpt2/ --text corpus.txt --hook blocks.6.hook_resid_post "
+                              "--dtype f16 -o acts.h5",
+                              "the residual stream after layer 6",
+                              "sonde capture --model stories.bin --tokenizer tok.bin --text stories.txt "
+                              "--separator '<|endoftext|>' "
+                              "--hook 'blocks.*.hook_resid_post' --shuffle rows --loss -o acts.h5",
+                              "every layer, rows shuffled for training, with the loss of every token", NULL},
+    .details = "Hook names are those of TransformerLens; a misspelt one gets the nearest, and one that the "
+               "model lacks the reason. The "
+               "forward pass stops at the deepest hook.\n\nA capture that was interrupted goes on with "
+               "--resume and then gives the same bytes "
                "as an uninterrupted one, whatever the number of threads.",
     .options = options,
     .n_options = sizeof options / sizeof *options,
-    .common = TAKES_OUTPUT | TAKES_SEED | TAKES_THREADS | TAKES_MEMORY | TAKES_DRY_RUN | TAKES_JSON | TAKES_RESUME | TAKES_KERNEL |
-              TAKES_PROGRESS,
+    .common = TAKES_OUTPUT | TAKES_SEED | TAKES_THREADS | TAKES_MEMORY | TAKES_DRY_RUN | TAKES_JSON |
+              TAKES_RESUME | TAKES_KERNEL | TAKES_PROGRESS,
     .n_values = sizeof(struct capture_options),
     .saves_state = true,
     .run = run,

@@ -22,7 +22,8 @@ static const char *position_name(const sonde_arch *a)
 
 static const char *act_name(const sonde_arch *a)
 {
-    static const char *const names[SONDE_N_ACTS] = {"none", "relu", "gelu", "gelu_tanh", "quick_gelu", "silu"};
+    static const char *const names[SONDE_N_ACTS] = {"none",      "relu",       "gelu",
+                                                    "gelu_tanh", "quick_gelu", "silu"};
     return a->solu_ln ? "solu_ln" : a->solu ? "solu" : names[a->act];
 }
 
@@ -34,13 +35,15 @@ static int put_int(json_t *out, const char *key, size_t v)
 static int put_arch(json_t *out, const sonde_arch *a)
 {
     int bad = json_object_set_new(out, "family", json_string(a->family));
-    bad |= put_int(out, "n_layers", a->n_layers) | put_int(out, "d_model", a->d_model) | put_int(out, "n_heads", a->n_heads) |
-           put_int(out, "n_kv_heads", a->n_kv_heads) | put_int(out, "d_head", a->d_head) | put_int(out, "d_mlp", a->d_mlp) |
+    bad |= put_int(out, "n_layers", a->n_layers) | put_int(out, "d_model", a->d_model) |
+           put_int(out, "n_heads", a->n_heads) | put_int(out, "n_kv_heads", a->n_kv_heads) |
+           put_int(out, "d_head", a->d_head) | put_int(out, "d_mlp", a->d_mlp) |
            put_int(out, "n_vocab", a->n_vocab) | put_int(out, "n_ctx", a->n_ctx);
     bad |= json_object_set_new(out, "norm", json_string(norm_name(a)));
     bad |= json_object_set_new(out, "positions", json_string(position_name(a)));
     if (a->d_mlp)
-        bad |= json_object_set_new(out, "activation", json_sprintf("%s%s", a->gated ? "gated " : "", act_name(a)));
+        bad |= json_object_set_new(out, "activation",
+                                   json_sprintf("%s%s", a->gated ? "gated " : "", act_name(a)));
     if (a->window)
         bad |= put_int(out, "window", a->window);
     bad |= json_object_set_new(out, "parallel", json_boolean(a->parallel));
@@ -74,7 +77,8 @@ static int put_files(json_t *out, const struct info_options *o, const sonde_tens
     for (size_t i = 0; i < f->n_maps; i++) {
         const char *slash = strrchr(f->map[i]->path, '/');
         char hex[65] = "";
-        json_t *file = json_pack("{s:s,s:I}", "file", slash ? slash + 1 : f->map[i]->path, "bytes", (json_int_t)f->map[i]->n_bytes);
+        json_t *file = json_pack("{s:s,s:I}", "file", slash ? slash + 1 : f->map[i]->path, "bytes",
+                                 (json_int_t)f->map[i]->n_bytes);
         if (!o->no_hash && sonde_sha256_file(f->map[i]->path, hex, err))
             hex[0] = '\0';
         if (*hex)
@@ -93,7 +97,9 @@ static int put_hooks(json_t *out, const sonde_arch *a)
         if (sonde_site_absent(a, (enum sonde_site)s))
             continue;
         sonde_hook_name((sonde_hook){(enum sonde_site)s, 0}, name);
-        json_t *v = sonde_site_in_block((enum sonde_site)s) ? json_sprintf("blocks.L%s", name + strlen("blocks.0")) : json_string(name);
+        json_t *v = sonde_site_in_block((enum sonde_site)s)
+                        ? json_sprintf("blocks.L%s", name + strlen("blocks.0"))
+                        : json_string(name);
         bad |= json_array_append_new(list, v);
     }
     return bad | json_object_set_new(out, "hooks", list);
@@ -105,15 +111,17 @@ static int put_tokenizer(struct tool *t, json_t *out, const char *path)
     sonde_err why = {0};
     if (sonde_tokenizer_open(path, t->budget, &tok, &why))
         return json_object_set_new(out, "tokenizer", json_sprintf("none (%s)", why.msg));
-    int bad = json_object_set_new(out, "tokenizer", json_pack("{s:s,s:i,s:b,s:s}", "kind", sonde_tokenizer_kind(tok), "n_tokens",
-                                                              (int)sonde_tokenizer_size(tok), "adds_bos",
-                                                              sonde_tokenizer_adds_bos(tok), "sha256", sonde_tokenizer_sha256(tok)));
+    int bad =
+        json_object_set_new(out, "tokenizer",
+                            json_pack("{s:s,s:i,s:b,s:s}", "kind", sonde_tokenizer_kind(tok), "n_tokens",
+                                      (int)sonde_tokenizer_size(tok), "adds_bos",
+                                      sonde_tokenizer_adds_bos(tok), "sha256", sonde_tokenizer_sha256(tok)));
     sonde_tokenizer_close(tok);
     return bad;
 }
 
-static enum sonde_code describe(struct tool *t, const struct info_options *o, const struct info_glance *g, json_t *out,
-                                sonde_err *err)
+static enum sonde_code describe(struct tool *t, const struct info_options *o, const struct info_glance *g,
+                                json_t *out, sonde_err *err)
 {
     sonde_arena *arena = sonde_arena_new(t->budget, err);
     sonde_tensors *f = NULL;
@@ -121,8 +129,8 @@ static enum sonde_code describe(struct tool *t, const struct info_options *o, co
     enum sonde_code rc = arch ? sonde_model_config(g->path, arch, arena, err) : SONDE_E_MEMORY;
     if (!rc)
         rc = sonde_safetensors_open_dir(g->path, t->budget, &f, err);
-    if (!rc && (put_arch(out, arch) | put_weights(out, arch, f) | put_tokenizer(t, out, g->path) | put_files(out, o, f, err) |
-                put_hooks(out, arch)))
+    if (!rc && (put_arch(out, arch) | put_weights(out, arch, f) | put_tokenizer(t, out, g->path) |
+                put_files(out, o, f, err) | put_hooks(out, arch)))
         rc = sonde_fail(err, SONDE_E_MEMORY, "%s: no memory to describe it", g->path);
     sonde_tensors_close(f);
     sonde_arena_free(arena);

@@ -40,7 +40,8 @@ static int put_datasets(json_t *out, const sonde_store *s)
         json_t *shape = json_array(), *item;
         for (int k = 0; k < d->rank; k++)
             bad |= json_array_append_new(shape, json_integer((json_int_t)d->dim[k]));
-        item = json_pack("{s:o,s:s,s:o}", "path", info_string(d->path, strlen(d->path)), "dtype", sonde_dtype_name(d->dtype), "shape", shape);
+        item = json_pack("{s:o,s:s,s:o}", "path", info_string(d->path, strlen(d->path)), "dtype",
+                         sonde_dtype_name(d->dtype), "shape", shape);
         if (saturated)
             bad |= json_object_set_new(item, "saturated", json_integer((json_int_t)saturated->i));
         if (why)
@@ -50,8 +51,8 @@ static int put_datasets(json_t *out, const sonde_store *s)
     return bad | json_object_set_new(out, "datasets", list);
 }
 
-static enum sonde_code describe(struct tool *t, const struct info_options *o, const struct info_glance *g, json_t *out,
-                                sonde_err *err)
+static enum sonde_code describe(struct tool *t, const struct info_options *o, const struct info_glance *g,
+                                json_t *out, sonde_err *err)
 {
     sonde_store *s;
     (void)o;

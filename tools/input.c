@@ -10,32 +10,35 @@ enum sonde_code input_model(struct tool *t, const struct model_input *in, sonde_
     enum sonde_code code;
     if (!work)
         return err->code;
-    if ((code = tool_kernels(t, &o.kernels, err)) || (code = sonde_processing_parse(in->processing, &o.processing, err)) ||
+    if ((code = tool_kernels(t, &o.kernels, err)) ||
+        (code = sonde_processing_parse(in->processing, &o.processing, err)) ||
         (code = sonde_model_open(in->model, &o, work, out, err)))
         return code;
     const sonde_model *m = *out;
     if (m->n_unused)
-        tool_note(t, "%s: %zu tensors are not used by the family '%s', e.g. '%s'", in->model, m->n_unused, m->arch.family,
-                  m->first_unused);
+        tool_note(t, "%s: %zu tensors are not used by the family '%s', e.g. '%s'", in->model, m->n_unused,
+                  m->arch.family, m->first_unused);
     return SONDE_OK;
 }
 
-enum sonde_code input_tokenizer(struct tool *t, const struct model_input *in, const sonde_model *m, bool needed,
-                                sonde_tokenizer **out, sonde_err *err)
+enum sonde_code input_tokenizer(struct tool *t, const struct model_input *in, const sonde_model *m,
+                                bool needed, sonde_tokenizer **out, sonde_err *err)
 {
     sonde_err why = {0};
-    enum sonde_code code = sonde_tokenizer_open(in->tokenizer ? in->tokenizer : in->model, t->budget, out, &why);
+    enum sonde_code code =
+        sonde_tokenizer_open(in->tokenizer ? in->tokenizer : in->model, t->budget, out, &why);
     if (code && !in->tokenizer && !needed) {
         *out = NULL;
         return SONDE_OK;
     }
     if (code) {
         *err = why;
-        return in->tokenizer ? code : sonde_err_wrap(err, "no tokenizer in the model (--tokenizer FILE names one)");
+        return in->tokenizer ? code
+                             : sonde_err_wrap(err, "no tokenizer in the model (--tokenizer FILE names one)");
     }
     if ((size_t)sonde_tokenizer_size(*out) > m->arch.n_vocab) {
-        code = sonde_fail(err, SONDE_E_INPUT, "%s: the tokenizer has %d tokens, the model's vocabulary %zu", in->model,
-                          (int)sonde_tokenizer_size(*out), m->arch.n_vocab);
+        code = sonde_fail(err, SONDE_E_INPUT, "%s: the tokenizer has %d tokens, the model's vocabulary %zu",
+                          in->model, (int)sonde_tokenizer_size(*out), m->arch.n_vocab);
         sonde_tokenizer_close(*out);
         *out = NULL;
     }
@@ -47,8 +50,8 @@ const char *input_path(const struct text_input *in)
     return in->text ? in->text : in->jsonl ? in->jsonl : in->ids;
 }
 
-enum sonde_code input_corpus(struct tool *t, const struct text_input *in, const sonde_model *m, const sonde_tokenizer *tokenizer,
-                             sonde_corpus **out, sonde_err *err)
+enum sonde_code input_corpus(struct tool *t, const struct text_input *in, const sonde_model *m,
+                             const sonde_tokenizer *tokenizer, sonde_corpus **out, sonde_err *err)
 {
     if (!!in->text + !!in->jsonl + !!in->ids != 1)
         return sonde_fail(err, SONDE_E_USAGE, "give one of --text FILE, --jsonl FILE and --ids FILE.npy");
@@ -66,8 +69,8 @@ enum sonde_code input_corpus(struct tool *t, const struct text_input *in, const 
     };
     if (o.n_context > m->arch.n_ctx) {
         if (option_given(t->parsed, "context"))
-            return sonde_fail(err, SONDE_E_USAGE, "--context %zu is longer than the %zu tokens of %s", o.n_context, m->arch.n_ctx,
-                              m->path);
+            return sonde_fail(err, SONDE_E_USAGE, "--context %zu is longer than the %zu tokens of %s",
+                              o.n_context, m->arch.n_ctx, m->path);
         o.n_context = m->arch.n_ctx;
     }
     const sonde_work *work = tool_work(t, err);
@@ -75,6 +78,7 @@ enum sonde_code input_corpus(struct tool *t, const struct text_input *in, const 
         return err->code;
     enum sonde_code code = sonde_corpus_read(&o, tokenizer, work, out, err);
     if (!code && (*out)->n_invalid)
-        tool_note(t, "%s: %" PRIu64 " bytes are not UTF-8; each was kept as a token of its own", input_path(in), (*out)->n_invalid);
+        tool_note(t, "%s: %" PRIu64 " bytes are not UTF-8; each was kept as a token of its own",
+                  input_path(in), (*out)->n_invalid);
     return code;
 }

@@ -27,42 +27,43 @@ enum sonde_positions {
 #define SONDE_MAX_LAYERS 1024
 
 typedef struct sonde_arch {
-    char family[32];      /* "gpt2", "gemma2", "transformer_lens", ... */
-    size_t n_layers;      /* L */
-    size_t d_model;       /* d */
-    size_t n_heads;       /* H */
-    size_t n_kv_heads;    /* Hk, divides H */
-    size_t d_head;        /* dh; H dh need not equal d */
-    size_t d_mlp;         /* m; 0 when there is no MLP */
-    size_t n_vocab;       /* V: rows of the embedding */
-    size_t n_vocab_out;   /* columns of the unembedding */
-    size_t n_ctx;         /* longest context; rows of the position table where there is one */
+    char family[32];    /* "gpt2", "gemma2", "transformer_lens", ... */
+    size_t n_layers;    /* L */
+    size_t d_model;     /* d */
+    size_t n_heads;     /* H */
+    size_t n_kv_heads;  /* Hk, divides H */
+    size_t d_head;      /* dh; H dh need not equal d */
+    size_t d_mlp;       /* m; 0 when there is no MLP */
+    size_t n_vocab;     /* V: rows of the embedding */
+    size_t n_vocab_out; /* columns of the unembedding */
+    size_t n_ctx;       /* longest context; rows of the position table where there is one */
 
-    enum sonde_norm norm; /* NONE for the toy models without */
-    bool norm_plus_one;   /* the file holds gamma - 1 (Gemma) */
-    bool norm_affine;     /* gamma (and beta) exist: false for LNPre and RMSPre */
+    enum sonde_norm norm;       /* NONE for the toy models without */
+    bool norm_plus_one;         /* the file holds gamma - 1 (Gemma) */
+    bool norm_affine;           /* gamma (and beta) exist: false for LNPre and RMSPre */
     enum sonde_norm final_norm; /* NONE: the unembedding reads the residual stream itself */
     float eps;
-    float embed_scale;    /* 1; Gemma sqrt(d) */
+    float embed_scale; /* 1; Gemma sqrt(d) */
 
     enum sonde_positions positions;
-    size_t rope_dim;         /* rotated dimensions of each head */
-    float *inv_freq[2];      /* [rope_dim / 2]: 0 for global layers, 1 for local ones. Owned by the model's arena */
-    bool parallel;           /* GPT-NeoX: attention and MLP both read the block's input; no resid_mid */
-    bool post_norms;         /* Gemma 2, 3: norms on what attention and MLP write */
-    bool qk_norm;            /* RMSNorm of each head of q and k, before rotary */
-    float attn_scale;        /* multiplies q.k */
-    bool attn_scale_by_layer;/* and divide by layer + 1 (GPT-2's scale_attn_by_inverse_layer_idx) */
+    size_t rope_dim; /* rotated dimensions of each head */
+    float
+        *inv_freq[2]; /* [rope_dim / 2]: 0 for global layers, 1 for local ones. Owned by the model's arena */
+    bool parallel;    /* GPT-NeoX: attention and MLP both read the block's input; no resid_mid */
+    bool post_norms;  /* Gemma 2, 3: norms on what attention and MLP write */
+    bool qk_norm;     /* RMSNorm of each head of q and k, before rotary */
+    float attn_scale; /* multiplies q.k */
+    bool attn_scale_by_layer;          /* and divide by layer + 1 (GPT-2's scale_attn_by_inverse_layer_idx) */
     float attn_softcap, final_softcap; /* 0: off */
     bool bidirectional;
-    int32_t pad_id;          /* bidirectional models: keys with this id are masked; -1 for none */
-    size_t window;           /* local layers see keys with query - key < window; 0: no local layers */
+    int32_t pad_id; /* bidirectional models: keys with this id are masked; -1 for none */
+    size_t window;  /* local layers see keys with query - key < window; 0: no local layers */
     bool layer_local[SONDE_MAX_LAYERS];
 
     enum sonde_act act;
-    bool solu, solu_ln;      /* x softmax(x) instead of act; then a LayerNorm */
+    bool solu, solu_ln; /* x softmax(x) instead of act; then a LayerNorm */
     bool gated;
-    bool tied;               /* the unembedding is the embedding */
+    bool tied; /* the unembedding is the embedding */
 } sonde_arch;
 
 static inline float sonde_arch_attn_scale(const sonde_arch *a, size_t layer)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * One transformer block, for every family: a straight list of stages, each of which shows its sites to the hooks.
- * Where no hook looks, stages are fused; the operations and their order stay the same. */
+ * One transformer block, for every family: a straight list of stages, each of which shows its sites to the
+ * hooks. Where no hook looks, stages are fused; the operations and their order stay the same. */
 #include <string.h>
 
 #include "../num/rope.h"
@@ -40,14 +40,15 @@ static void project_qkv(sonde_run *r, const sonde_layer *y, size_t n0, size_t n1
 }
 
 /* A head whose own copy of the residual was written: its norm and its columns alone. */
-static void project_heads(sonde_run *r, const sonde_layer *y, const float *input, size_t n_heads, size_t n0, bool positions)
+static void project_heads(sonde_run *r, const sonde_layer *y, const float *input, size_t n_heads, size_t n0,
+                          bool positions)
 {
     const sonde_arch *a = &r->m->arch;
     size_t d = a->d_model;
     for (size_t h = 0; h < n_heads; h++) {
         if (a->norm)
-            sonde_norm_rows(r->m->kernels, a->norm, input + h * d, n_heads * d, r->n_rows, d, a->eps, y->ln1.gamma, y->ln1.beta,
-                            r->out, d);
+            sonde_norm_rows(r->m->kernels, a->norm, input + h * d, n_heads * d, r->n_rows, d, a->eps,
+                            y->ln1.gamma, y->ln1.beta, r->out, d);
         else
             for (size_t i = 0; i < r->n_rows; i++)
                 memcpy(r->out + i * d, input + (i * n_heads + h) * d, d * sizeof *r->out);
@@ -108,7 +109,8 @@ static enum sonde_code project_in(sonde_run *r, size_t layer)
     enum sonde_code code = show_split_inputs(r, layer, part);
     if (code || r->done)
         return code;
-    if ((code = normalise(r, a->norm, &y->ln1, SONDE_SITE_LN1_SCALE, layer, r->x, d, d, r->h, d, &in)) || r->done)
+    if ((code = normalise(r, a->norm, &y->ln1, SONDE_SITE_LN1_SCALE, layer, r->x, d, d, r->h, d, &in)) ||
+        r->done)
         return code;
     if (r->shortformer) { /* positions for q and k, none for v */
         project_qkv(r, y, q + kv, q + 2 * kv, in);
@@ -130,26 +132,28 @@ static enum sonde_code show_qkv(sonde_run *r, size_t layer)
     const sonde_arch *a = &r->m->arch;
     size_t q = a->n_heads * a->d_head, kv = a->n_kv_heads * a->d_head, ld = q + 2 * kv;
     enum sonde_code code;
-    if ((code = visit(r, SONDE_SITE_Q, layer, r->qkv, ld)) || r->done || (code = visit(r, SONDE_SITE_K, layer, r->qkv + q, ld)) ||
-        r->done)
+    if ((code = visit(r, SONDE_SITE_Q, layer, r->qkv, ld)) || r->done ||
+        (code = visit(r, SONDE_SITE_K, layer, r->qkv + q, ld)) || r->done)
         return code;
     return visit(r, SONDE_SITE_V, layer, r->qkv + q + kv, ld);
 }
 
 /* RMSNorm of each head, in place. */
-static enum sonde_code norm_heads(sonde_run *r, size_t layer, enum sonde_site scale_site, float *x, size_t n_heads,
-                                  const float *gamma)
+static enum sonde_code norm_heads(sonde_run *r, size_t layer, enum sonde_site scale_site, float *x,
+                                  size_t n_heads, const float *gamma)
 {
     const sonde_arch *a = &r->m->arch;
     const sonde_kernels *k = r->m->kernels;
     size_t ld = sonde_arch_qkv(a), dh = a->d_head;
     enum sonde_code code;
     for (size_t i = 0; i < r->n_rows; i++)
-        sonde_norm_stats(k, SONDE_NORM_RMS, x + i * ld, dh, n_heads, dh, a->eps, r->mean + i * n_heads, r->scale + i * n_heads);
+        sonde_norm_stats(k, SONDE_NORM_RMS, x + i * ld, dh, n_heads, dh, a->eps, r->mean + i * n_heads,
+                         r->scale + i * n_heads);
     if ((code = visit(r, scale_site, layer, r->scale, n_heads)) || r->done)
         return code;
     for (size_t i = 0; i < r->n_rows; i++)
-        sonde_norm_apply(k, x + i * ld, dh, n_heads, dh, r->mean + i * n_heads, r->scale + i * n_heads, x + i * ld, dh);
+        sonde_norm_apply(k, x + i * ld, dh, n_heads, dh, r->mean + i * n_heads, r->scale + i * n_heads,
+                         x + i * ld, dh);
     if ((code = visit(r, (enum sonde_site)(scale_site + 1), layer, x, ld)) || r->done)
         return code;
     for (size_t i = 0; i < r->n_rows; i++)
@@ -166,7 +170,8 @@ static enum sonde_code qk_norm(sonde_run *r, size_t layer)
         return SONDE_OK;
     if ((code = norm_heads(r, layer, SONDE_SITE_Q_NORM_SCALE, r->qkv, a->n_heads, y->q_norm)) || r->done)
         return code;
-    return norm_heads(r, layer, SONDE_SITE_K_NORM_SCALE, r->qkv + a->n_heads * a->d_head, a->n_kv_heads, y->k_norm);
+    return norm_heads(r, layer, SONDE_SITE_K_NORM_SCALE, r->qkv + a->n_heads * a->d_head, a->n_kv_heads,
+                      y->k_norm);
 }
 
 static enum sonde_code rotate(sonde_run *r, size_t layer)
@@ -181,8 +186,8 @@ static enum sonde_code rotate(sonde_run *r, size_t layer)
         for (size_t i = r->start[s]; i < r->start[s + 1]; i++) {
             float *row = r->qkv + (i - r->start[0]) * ld;
             size_t pos = r->first + i - r->start[s];
-            sonde_rope_row(r->m->kernels, row, a->n_heads + a->n_kv_heads, a->d_head, a->rope_dim, r->cosine[table] + pos * n,
-                           r->sine[table] + pos * n, row);
+            sonde_rope_row(r->m->kernels, row, a->n_heads + a->n_kv_heads, a->d_head, a->rope_dim,
+                           r->cosine[table] + pos * n, r->sine[table] + pos * n, row);
         }
     if ((code = visit(r, SONDE_SITE_ROT_Q, layer, r->qkv, ld)) || r->done)
         return code;
@@ -279,7 +284,8 @@ static enum sonde_code attend(sonde_run *r, size_t layer)
             return code;
     }
     if (seen) {
-        enum sonde_site deepest = hooked(r, SONDE_SITE_PATTERN, layer) ? SONDE_SITE_PATTERN : SONDE_SITE_ATTN_SCORES;
+        enum sonde_site deepest =
+            hooked(r, SONDE_SITE_PATTERN, layer) ? SONDE_SITE_PATTERN : SONDE_SITE_ATTN_SCORES;
         reached(r, deepest, layer);
         if (r->done)
             return SONDE_OK;
@@ -289,7 +295,8 @@ static enum sonde_code attend(sonde_run *r, size_t layer)
 
 /* ---- attention: out ---------------------------------------- */
 
-/* z_h W_O,h of each head, [rows, H, d], without the bias: z with the other heads zero runs the whole chain, whose zero terms add nothing. */
+/* z_h W_O,h of each head, [rows, H, d], without the bias: z with the other heads zero runs the whole chain,
+ * whose zero terms add nothing. */
 static enum sonde_code show_result(sonde_run *r, size_t layer, const sonde_layer *y, bool *written)
 {
     const sonde_arch *a = &r->m->arch;
@@ -322,14 +329,16 @@ static enum sonde_code show_result(sonde_run *r, size_t layer, const sonde_layer
 }
 
 /* What attention or MLP writes, through its post-norm and its hook; in r->out. */
-static enum sonde_code finish_out(sonde_run *r, size_t layer, const sonde_affine *post, enum sonde_site post_site,
-                                  enum sonde_site out_site)
+static enum sonde_code finish_out(sonde_run *r, size_t layer, const sonde_affine *post,
+                                  enum sonde_site post_site, enum sonde_site out_site)
 {
     const sonde_arch *a = &r->m->arch;
     const float *in;
     enum sonde_code code;
     if (a->post_norms) {
-        if ((code = normalise(r, a->norm, post, post_site, layer, r->out, a->d_model, a->d_model, r->h, a->d_model, &in)) || r->done)
+        if ((code = normalise(r, a->norm, post, post_site, layer, r->out, a->d_model, a->d_model, r->h,
+                              a->d_model, &in)) ||
+            r->done)
             return code;
         memcpy(r->out, in, r->n_rows * a->d_model * sizeof *r->out);
     }
@@ -386,8 +395,8 @@ static enum sonde_code solu_stages(sonde_run *r, size_t layer, const sonde_layer
         return SONDE_OK;
     if ((code = visit(r, SONDE_SITE_MLP_MID, layer, r->mlp, a->d_mlp)) || r->done)
         return code;
-    return normalise(r, SONDE_NORM_LAYER, &y->mlp_ln, SONDE_SITE_MLP_LN_SCALE, layer, r->mlp, a->d_mlp, a->d_mlp, r->mlp, a->d_mlp,
-                     &in);
+    return normalise(r, SONDE_NORM_LAYER, &y->mlp_ln, SONDE_SITE_MLP_LN_SCALE, layer, r->mlp, a->d_mlp,
+                     a->d_mlp, r->mlp, a->d_mlp, &in);
 }
 
 /* pre, pre_linear -> post in r->mlp (its first m columns). */
@@ -402,7 +411,8 @@ static enum sonde_code activate(sonde_run *r, size_t layer, const sonde_layer *y
         return code;
     if (a->gated)
         for (size_t i = 0; i < r->n_rows; i++)
-            sonde_activate_gated(r->m->kernels, a->act, m, r->mlp + i * ld, r->mlp + i * ld + m, r->mlp + i * ld);
+            sonde_activate_gated(r->m->kernels, a->act, m, r->mlp + i * ld, r->mlp + i * ld + m,
+                                 r->mlp + i * ld);
     else if (a->solu)
         code = solu_stages(r, layer, y);
     else if (!fused)
@@ -440,7 +450,8 @@ static enum sonde_code mlp(sonde_run *r, size_t layer)
     }
     if ((code = mlp_input(r, layer, &x)) || r->done)
         return code;
-    if ((code = normalise(r, a->norm, &y->ln2, SONDE_SITE_LN2_SCALE, layer, x, d, d, r->h, d, &in)) || r->done)
+    if ((code = normalise(r, a->norm, &y->ln2, SONDE_SITE_LN2_SCALE, layer, x, d, d, r->h, d, &in)) ||
+        r->done)
         return code;
     bool fused = !a->gated && !a->solu && !hooked(r, SONDE_SITE_MLP_PRE, layer);
     const sonde_epilogue pre = {.bias = y->in_bias, .act = fused ? a->act : SONDE_ACT_NONE};
@@ -468,7 +479,8 @@ static enum sonde_code show_resid_post(sonde_run *r, size_t layer)
 enum sonde_code forward_block(sonde_run *r, size_t layer)
 {
     static enum sonde_code (*const stages[])(sonde_run *, size_t layer) = {
-        show_resid_pre, project_in, show_qkv, qk_norm, rotate, attend, attention_out, show_resid_mid, mlp, show_resid_post,
+        show_resid_pre, project_in,    show_qkv,       qk_norm, rotate,
+        attend,         attention_out, show_resid_mid, mlp,     show_resid_post,
     };
     enum sonde_code code = SONDE_OK;
     for (size_t i = 0; i < sizeof stages / sizeof *stages && !code && !r->done; i++)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Contexts in batches through runs, one run per thread; rows to their places; statistics merged in batch order; a journal
- * after every group of batches. */
+ * Contexts in batches through runs, one run per thread; rows to their places; statistics merged in batch
+ * order; a journal after every group of batches. */
 #include "capture.h"
 
 #include <inttypes.h>
@@ -14,9 +14,9 @@
 #include "capture_impl.h"
 #include "run.h"
 
-#define BATCH_TOKENS 512
+#define BATCH_TOKENS  512
 #define JOURNAL_BYTES ((uint64_t)64 << 20)
-#define GROUP_MAX 4096 /* batches */
+#define GROUP_MAX     4096 /* batches */
 
 struct window {
     uint64_t number; /* UINT64_MAX: empty */
@@ -32,10 +32,10 @@ struct worker {
     struct state batch;      /* sums of the batch under way */
     struct window window[2]; /* the permutations used last */
     int older;
-    void *staging;           /* rows converted, about to be written */
-    int32_t *ids, *target;   /* [batch tokens] */
-    size_t *start;           /* [batch sequences + 1] */
-    float *loss, *logprob;   /* [batch tokens], [batch tokens, K] */
+    void *staging;         /* rows converted, about to be written */
+    int32_t *ids, *target; /* [batch tokens] */
+    size_t *start;         /* [batch sequences + 1] */
+    float *loss, *logprob; /* [batch tokens], [batch tokens, K] */
     int32_t *top;
     uint64_t place0;
     bool squares_hooked;
@@ -52,7 +52,7 @@ struct engine {
     sonde_store_writer *writer;
     struct worker *worker;
     int n_workers;
-    size_t max_tokens, max_seqs; /* of a batch */
+    size_t max_tokens, max_seqs;   /* of a batch */
     uint64_t batch[GROUP_MAX + 1]; /* places at which the group's batches begin, and the end */
     size_t n_batches;
 
@@ -80,8 +80,8 @@ static const uint32_t *permutation(struct worker *w, uint64_t window)
 }
 
 /* n kept tokens from number `kept` on, each `bytes` long. */
-static enum sonde_code write_rows(struct worker *w, size_t dataset, uint64_t kept, size_t n, const char *data, size_t bytes,
-                                  sonde_err *err)
+static enum sonde_code write_rows(struct worker *w, size_t dataset, uint64_t kept, size_t n, const char *data,
+                                  size_t bytes, sonde_err *err)
 {
     enum sonde_code code = SONDE_OK;
     if (!w->e->o->shuffle)
@@ -124,10 +124,11 @@ static enum sonde_code not_finite(const struct worker *w, const sonde_view *v, s
     for (size_t r = skip; r < v->n_rows; r++)
         for (size_t i = 0; i < v->width; i++)
             if (!isfinite(v->data[r * v->stride + i]))
-                return sonde_fail(err, SONDE_E_NUMERIC,
-                                  "%s holds %s at document %d, position %zu of context %" PRIu64 ", element %zu",
-                                  sonde_hook_name(v->hook, name), isnan(v->data[r * v->stride + i]) ? "NaN" : "infinity",
-                                  (int)e->corpus->doc[e->corpus->seq_start[seq] + r], r, seq, i);
+                return sonde_fail(
+                    err, SONDE_E_NUMERIC,
+                    "%s holds %s at document %d, position %zu of context %" PRIu64 ", element %zu",
+                    sonde_hook_name(v->hook, name), isnan(v->data[r * v->stride + i]) ? "NaN" : "infinity",
+                    (int)e->corpus->doc[e->corpus->seq_start[seq] + r], r, seq, i);
     return SONDE_OK;
 }
 
@@ -135,7 +136,8 @@ static enum sonde_code keep_rows(void *arg, const sonde_view *v, sonde_err *err)
 {
     struct worker *w = arg;
     const struct engine *e = w->e;
-    size_t i = hook_index(e, v->hook), skip = e->o->skip_first, bytes = v->width * sonde_dtype_size(e->o->dtype);
+    size_t i = hook_index(e, v->hook), skip = e->o->skip_first,
+           bytes = v->width * sonde_dtype_size(e->o->dtype);
     struct sums *s = &w->batch.hook[i];
     if (v->n_rows <= skip)
         return SONDE_OK;
@@ -147,16 +149,18 @@ static enum sonde_code keep_rows(void *arg, const sonde_view *v, sonde_err *err)
             s->saturated += convert(e, &id, 1, (char *)w->staging + (r - skip) * bytes);
         }
     } else {
-        sonde_column_sums(e->m->kernels, v->data + skip * v->stride, v->stride, v->n_rows - skip, v->width, s->sum, s->sum_sq,
-                          &s->norm, &s->norm_sq);
+        sonde_column_sums(e->m->kernels, v->data + skip * v->stride, v->stride, v->n_rows - skip, v->width,
+                          s->sum, s->sum_sq, &s->norm, &s->norm_sq);
         enum sonde_code code = isfinite(s->norm_sq) ? SONDE_OK : not_finite(w, v, skip, err);
         if (code)
             return code;
         for (size_t r = skip; r < v->n_rows; r++)
-            s->saturated += convert(e, v->data + r * v->stride, v->width, (char *)w->staging + (r - skip) * bytes);
+            s->saturated +=
+                convert(e, v->data + r * v->stride, v->width, (char *)w->staging + (r - skip) * bytes);
     }
     s->count += v->n_rows - skip;
-    return write_rows(w, e->layout.hook[i], e->plan.first_kept[w->place0 + v->sequence], v->n_rows - skip, w->staging, bytes, err);
+    return write_rows(w, e->layout.hook[i], e->plan.first_kept[w->place0 + v->sequence], v->n_rows - skip,
+                      w->staging, bytes, err);
 }
 
 /* [H, P, P] of one of the first max_seqs contexts, padded with NaN to the longest of them. */
@@ -172,12 +176,14 @@ static enum sonde_code keep_square(void *arg, const sonde_view *v, sonde_err *er
         return SONDE_OK;
     float *padded = malloc(n * sizeof *padded);
     void *out = malloc(n * size);
-    enum sonde_code code = padded && out ? SONDE_OK : sonde_fail(err, SONDE_E_MEMORY, "no memory for %zu attention weights", n);
+    enum sonde_code code =
+        padded && out ? SONDE_OK : sonde_fail(err, SONDE_E_MEMORY, "no memory for %zu attention weights", n);
     for (size_t j = 0; j < n && !code; j++)
         padded[j] = NAN;
     for (size_t h = 0; h < v->n_heads && !code; h++)
         for (size_t r = 0; r < v->n_rows; r++)
-            memcpy(padded + (h * longest + r) * longest, v->data + (h * v->n_rows + r) * v->n_keys, v->n_keys * sizeof *padded);
+            memcpy(padded + (h * longest + r) * longest, v->data + (h * v->n_rows + r) * v->n_keys,
+                   v->n_keys * sizeof *padded);
     if (!code) {
         w->batch.hook[i].saturated += convert(e, padded, n, out);
         w->batch.hook[i].count++;
@@ -190,12 +196,14 @@ static enum sonde_code keep_square(void *arg, const sonde_view *v, sonde_err *er
 
 /* ---- losses and top logits ---------------------------------------- */
 
-static enum sonde_code keep_logits(void *arg, size_t sequence, size_t first, size_t n_rows, float *logits, sonde_err *err)
+static enum sonde_code keep_logits(void *arg, size_t sequence, size_t first, size_t n_rows, float *logits,
+                                   sonde_err *err)
 {
     struct worker *w = arg;
     struct engine *e = w->e;
     const sonde_corpus *c = e->corpus;
-    uint64_t seq = context_at(&e->plan, w->place0 + sequence), token = c->seq_start[seq] + first, end = c->seq_start[seq + 1];
+    uint64_t seq = context_at(&e->plan, w->place0 + sequence), token = c->seq_start[seq] + first,
+             end = c->seq_start[seq + 1];
     size_t v = e->m->arch.n_vocab_out, k = e->o->n_logits;
     enum sonde_code code = SONDE_OK;
     if (e->o->loss) {
@@ -259,7 +267,8 @@ static enum sonde_code run_batch(struct worker *w, uint64_t place0, uint64_t pla
 }
 
 /* Batches finish in any order and are merged in theirs; after an error or a stop nothing more is. */
-static void merge_in_turn(struct engine *e, size_t batch, struct worker *w, enum sonde_code code, const sonde_err *err)
+static void merge_in_turn(struct engine *e, size_t batch, struct worker *w, enum sonde_code code,
+                          const sonde_err *err)
 {
     pthread_mutex_lock(&e->lock);
     while (e->turn != batch)
@@ -294,7 +303,8 @@ static void batch_task(void *arg, size_t batch, int thread)
         code = run_batch(w, e->batch[batch], e->batch[batch + 1], &err);
     merge_in_turn(e, batch, w, code, &err);
     if (thread == 0)
-        sonde_work_report(e->work, "capturing", "tokens", e->corpus->n_tokens ? e->plan.first_kept[e->state.n_places] : 0, e->plan.n_rows);
+        sonde_work_report(e->work, "capturing", "tokens",
+                          e->corpus->n_tokens ? e->plan.first_kept[e->state.n_places] : 0, e->plan.n_rows);
 }
 
 /* ---- groups ---------------------------------------- */
@@ -323,11 +333,13 @@ static uint64_t batch_end(const struct engine *e, uint64_t place)
 
 static void plan_group(struct engine *e)
 {
-    uint64_t limit = e->o->journal_bytes ? e->o->journal_bytes : JOURNAL_BYTES, per_row = row_bytes(e) + 16, place = e->state.n_places;
+    uint64_t limit = e->o->journal_bytes ? e->o->journal_bytes : JOURNAL_BYTES, per_row = row_bytes(e) + 16,
+             place = e->state.n_places;
     uint64_t first = e->plan.first_kept[place];
     e->n_batches = 0;
     e->batch[0] = place;
-    while (place < e->corpus->n_seqs && e->n_batches < GROUP_MAX && (e->plan.first_kept[place] - first) * per_row < limit)
+    while (place < e->corpus->n_seqs && e->n_batches < GROUP_MAX &&
+           (e->plan.first_kept[place] - first) * per_row < limit)
         e->batch[++e->n_batches] = place = batch_end(e, place);
 }
 
@@ -358,8 +370,8 @@ static enum sonde_code run_groups(struct engine *e, sonde_err *err)
         }
     }
     if (code == SONDE_E_STOPPED)
-        return sonde_fail(err, code, "stopped after %" PRIu64 " of %" PRIu64 " contexts; --resume continues", e->state.n_places,
-                          e->corpus->n_seqs);
+        return sonde_fail(err, code, "stopped after %" PRIu64 " of %" PRIu64 " contexts; --resume continues",
+                          e->state.n_places, e->corpus->n_seqs);
     return code;
 }
 
@@ -395,8 +407,8 @@ static enum sonde_code worker_new(struct engine *e, struct worker *w, size_t lon
         w->window[i].number = UINT64_MAX;
         w->window[i].perm = malloc(SONDE_CAPTURE_WINDOW * sizeof(uint32_t));
     }
-    if (!w->ids || !w->target || !w->loss || !w->top || !w->logprob || !w->start || !w->staging || !w->window[0].perm ||
-        !w->window[1].perm)
+    if (!w->ids || !w->target || !w->loss || !w->top || !w->logprob || !w->start || !w->staging ||
+        !w->window[0].perm || !w->window[1].perm)
         return sonde_fail(err, SONDE_E_MEMORY, "no memory for a batch of %zu tokens", n);
     if (e->o->loss || k)
         sonde_run_want_logits(w->run, keep_logits, w, false);
@@ -484,13 +496,15 @@ static enum sonde_code finish(struct engine *e, sonde_err *err)
 {
     size_t n = e->o->hooks->n;
     sonde_store_attr *attr = calloc(n + 1, sizeof *attr);
-    enum sonde_code code = attr ? write_statistics(e, err) : sonde_fail(err, SONDE_E_MEMORY, "no memory for attributes");
+    enum sonde_code code =
+        attr ? write_statistics(e, err) : sonde_fail(err, SONDE_E_MEMORY, "no memory for attributes");
     if (code) {
         free(attr);
         return code;
     }
     for (size_t i = 0; i < n; i++)
-        attr[i] = (sonde_store_attr){.path = e->layout.dataset[e->layout.hook[i]].path, .name = "saturated",
+        attr[i] = (sonde_store_attr){.path = e->layout.dataset[e->layout.hook[i]].path,
+                                     .name = "saturated",
                                      .i = (int64_t)e->state.hook[i].saturated};
     code = sonde_store_finish(e->writer, attr, n, err);
     e->writer = NULL;
@@ -498,36 +512,42 @@ static enum sonde_code finish(struct engine *e, sonde_err *err)
     return code;
 }
 
-static enum sonde_code check_options(const sonde_model *m, const sonde_corpus *c, const sonde_capture_options *o,
-                                     const struct plan *p, sonde_err *err)
+static enum sonde_code check_options(const sonde_model *m, const sonde_corpus *c,
+                                     const sonde_capture_options *o, const struct plan *p, sonde_err *err)
 {
     size_t longest = longest_context(c);
     bool rows = o->loss || o->n_logits;
     if (!o->hooks->n && !rows)
         return sonde_fail(err, SONDE_E_USAGE, "nothing to store: no hook, no loss, no logits");
     if (longest > m->arch.n_ctx)
-        return sonde_fail(err, SONDE_E_USAGE, "contexts of %zu tokens, this model's longest is %zu", longest, m->arch.n_ctx);
+        return sonde_fail(err, SONDE_E_USAGE, "contexts of %zu tokens, this model's longest is %zu", longest,
+                          m->arch.n_ctx);
     if (o->n_logits > m->arch.n_vocab_out)
-        return sonde_fail(err, SONDE_E_USAGE, "%zu logits per token, this model has %zu", o->n_logits, m->arch.n_vocab_out);
+        return sonde_fail(err, SONDE_E_USAGE, "%zu logits per token, this model has %zu", o->n_logits,
+                          m->arch.n_vocab_out);
     for (size_t i = 0; i < o->hooks->n; i++) {
         char name[SONDE_HOOK_NAME_MAX];
         sonde_hook h = o->hooks->hook[i];
         if (sonde_site_is_square(h.site) && !o->max_seqs)
-            return sonde_fail(err, SONDE_E_USAGE, "%s is stored for whole contexts: say for how many (--max-seqs)",
+            return sonde_fail(err, SONDE_E_USAGE,
+                              "%s is stored for whole contexts: say for how many (--max-seqs)",
                               sonde_hook_name(h, name));
         rows = rows || !sonde_site_is_square(h.site);
     }
     if (rows && !p->n_rows)
-        return sonde_fail(err, SONDE_E_USAGE, "no token is left: the longest context has %zu, the first %zu are skipped", longest,
+        return sonde_fail(err, SONDE_E_USAGE,
+                          "no token is left: the longest context has %zu, the first %zu are skipped", longest,
                           o->skip_first);
     for (uint64_t i = 0; i < c->n_tokens; i++)
         if (c->id[i] < 0 || (size_t)c->id[i] >= m->arch.n_vocab)
-            return sonde_fail(err, SONDE_E_INPUT, "token %" PRIu64 " has id %d, this model's vocabulary is %zu", i, (int)c->id[i],
+            return sonde_fail(err, SONDE_E_INPUT,
+                              "token %" PRIu64 " has id %d, this model's vocabulary is %zu", i, (int)c->id[i],
                               m->arch.n_vocab);
     return SONDE_OK;
 }
 
-static enum sonde_code open_writer(struct engine *e, const sonde_tokenizer *t, const char *path, uint64_t *resumed, sonde_err *err)
+static enum sonde_code open_writer(struct engine *e, const sonde_tokenizer *t, const char *path,
+                                   uint64_t *resumed, sonde_err *err)
 {
     sonde_store_layout layout = {e->layout.dataset, e->layout.n_datasets, e->o->attr, e->o->n_attrs};
     void *bytes = NULL;
@@ -554,23 +574,29 @@ static void fill_result(const struct engine *e, sonde_capture_result *r)
         r->saturated[i] = e->state.hook[i].saturated;
 }
 
-enum sonde_code sonde_capture(const sonde_model *m, const sonde_corpus *corpus, const sonde_tokenizer *tokenizer,
-                              const sonde_capture_options *o, const sonde_work *work, const char *path,
-                              sonde_capture_result *result, sonde_err *err)
+enum sonde_code sonde_capture(const sonde_model *m, const sonde_corpus *corpus,
+                              const sonde_tokenizer *tokenizer, const sonde_capture_options *o,
+                              const sonde_work *work, const char *path, sonde_capture_result *result,
+                              sonde_err *err)
 {
     struct engine *e = calloc(1, sizeof *e);
     enum sonde_code code;
     if (!e)
         return sonde_fail(err, SONDE_E_MEMORY, "no memory for a capture");
-    *e = (struct engine){.m = m, .corpus = corpus, .o = o, .work = work, .lock = PTHREAD_MUTEX_INITIALIZER,
+    *e = (struct engine){.m = m,
+                         .corpus = corpus,
+                         .o = o,
+                         .work = work,
+                         .lock = PTHREAD_MUTEX_INITIALIZER,
                          .turn_changed = PTHREAD_COND_INITIALIZER};
     *result = (sonde_capture_result){.saturated = calloc(o->hooks->n + 1, sizeof *result->saturated)};
     if ((code = plan_make(corpus, o, &e->plan, err)) || (code = check_options(m, corpus, o, &e->plan, err)) ||
-        (code = layout_make(m, &e->plan, tokenizer, &e->layout, err)) || (code = state_new(m, o->hooks, &e->state, err)))
+        (code = layout_make(m, &e->plan, tokenizer, &e->layout, err)) ||
+        (code = state_new(m, o->hooks, &e->state, err)))
         goto out;
     size_batches(e);
-    if ((code = open_writer(e, tokenizer, path, &result->n_resumed_seqs, err)) || (code = make_workers(e, err)) ||
-        (code = run_groups(e, err)))
+    if ((code = open_writer(e, tokenizer, path, &result->n_resumed_seqs, err)) ||
+        (code = make_workers(e, err)) || (code = run_groups(e, err)))
         goto out;
     fill_result(e, result);
     code = finish(e, err);
@@ -595,21 +621,25 @@ out:
 static double flops_per_token(const sonde_model *m, const sonde_capture_options *o, double context)
 {
     const sonde_arch *a = &m->arch;
-    double d = (double)a->d_model, heads = (double)(a->n_heads * a->d_head), mlp = (double)a->d_mlp * (a->gated ? 3 : 2);
+    double d = (double)a->d_model, heads = (double)(a->n_heads * a->d_head),
+           mlp = (double)a->d_mlp * (a->gated ? 3 : 2);
     double layer = 2 * d * (double)sonde_arch_qkv(a) + 2 * heads * d + 2 * d * mlp + 4 * heads * context / 2;
     bool logits = o->loss || o->n_logits;
     size_t layers = logits ? a->n_layers : 0;
     for (size_t i = 0; i < o->hooks->n; i++) {
         sonde_hook h = o->hooks->hook[i];
-        size_t deep = sonde_site_in_block(h.site) ? h.layer + (h.site > SONDE_SITE_RESID_PRE) : h.site > SONDE_SITE_RESID_POST ? a->n_layers : 0;
+        size_t deep = sonde_site_in_block(h.site)      ? h.layer + (h.site > SONDE_SITE_RESID_PRE)
+                      : h.site > SONDE_SITE_RESID_POST ? a->n_layers
+                                                       : 0;
         layers = deep > layers ? deep : layers;
         logits = logits || h.site == SONDE_SITE_LOGITS;
     }
     return (double)layers * layer + (logits ? 2 * d * (double)a->n_vocab_out : 0);
 }
 
-enum sonde_code sonde_capture_plan_make(const sonde_model *m, const sonde_corpus *corpus, const sonde_capture_options *o,
-                                        int n_threads, sonde_capture_plan *plan, sonde_err *err)
+enum sonde_code sonde_capture_plan_make(const sonde_model *m, const sonde_corpus *corpus,
+                                        const sonde_capture_options *o, int n_threads,
+                                        sonde_capture_plan *plan, sonde_err *err)
 {
     struct engine e = {.m = m, .corpus = corpus, .o = o};
     enum sonde_code code = plan_make(corpus, o, &e.plan, err);
@@ -620,7 +650,8 @@ enum sonde_code sonde_capture_plan_make(const sonde_model *m, const sonde_corpus
     if (!code) {
         const sonde_arch *a = &m->arch;
         size_batches(&e);
-        size_t row = 3 * a->d_model + sonde_arch_qkv(a) + a->n_heads * a->d_head + (a->gated ? 2 : 1) * a->d_mlp;
+        size_t row =
+            3 * a->d_model + sonde_arch_qkv(a) + a->n_heads * a->d_head + (a->gated ? 2 : 1) * a->d_mlp;
         double context = corpus->n_seqs ? (double)corpus->n_tokens / (double)corpus->n_seqs : 0;
         *plan = (sonde_capture_plan){
             .n_tokens = corpus->n_tokens,
@@ -631,8 +662,9 @@ enum sonde_code sonde_capture_plan_make(const sonde_model *m, const sonde_corpus
             .file_bytes = e.layout.data_bytes,
             .row_bytes = row_bytes(&e),
             .flops = flops_per_token(m, o, context) * (double)corpus->n_tokens,
-            .memory_bytes = (uint64_t)n_threads * (e.max_tokens * row * sizeof(float) + staging_bytes(&e) +
-                                                   (o->loss || o->n_logits ? 112 * a->n_vocab_out * sizeof(float) : 0)),
+            .memory_bytes =
+                (uint64_t)n_threads * (e.max_tokens * row * sizeof(float) + staging_bytes(&e) +
+                                       (o->loss || o->n_logits ? 112 * a->n_vocab_out * sizeof(float) : 0)),
         };
     }
     plan_free(&e.plan);

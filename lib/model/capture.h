@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Capture: a corpus through a model, activations at hook points into acts.h5 (layout: file/store.h and the README). */
+ * Capture: a corpus through a model, activations at hook points into acts.h5 (layout: file/store.h and the
+ * README). */
 #ifndef SONDE_MODEL_CAPTURE_H
 #define SONDE_MODEL_CAPTURE_H
 
@@ -10,16 +11,16 @@
 
 typedef struct sonde_capture_options {
     const sonde_hook_list *hooks; /* sorted; per-token sites go to /acts, square ones to /attn */
-    enum sonde_dtype dtype;       /* F32, F16 or BF16; values beyond the type's range are saturated and counted */
-    size_t skip_first;            /* positions of each context that get no row */
-    bool shuffle;                 /* contexts in Philox order, rows permuted within windows of SONDE_CAPTURE_WINDOW */
-    double holdout;               /* share of documents marked as held out, 0 <= holdout < 1 */
-    size_t n_logits;              /* top log-probabilities kept per token; 0: none */
+    enum sonde_dtype dtype; /* F32, F16 or BF16; values beyond the type's range are saturated and counted */
+    size_t skip_first;      /* positions of each context that get no row */
+    bool shuffle;    /* contexts in Philox order, rows permuted within windows of SONDE_CAPTURE_WINDOW */
+    double holdout;  /* share of documents marked as held out, 0 <= holdout < 1 */
+    size_t n_logits; /* top log-probabilities kept per token; 0: none */
     bool loss;
-    uint64_t max_seqs;            /* square sites: the first max_seqs contexts in reading order */
+    uint64_t max_seqs; /* square sites: the first max_seqs contexts in reading order */
     uint64_t seed;
-    size_t batch_tokens;          /* tokens in one pass of one thread; 0: 512 (at least one context) */
-    uint64_t journal_bytes;       /* 0: 64 MiB */
+    size_t batch_tokens;    /* tokens in one pass of one thread; 0: 512 (at least one context) */
+    uint64_t journal_bytes; /* 0: 64 MiB */
     bool overwrite, resume;
     const sonde_store_attr *attr; /* more root attributes (dataset, packing, command, ...) */
     size_t n_attrs;
@@ -36,8 +37,9 @@ typedef struct sonde_capture_plan {
     uint64_t memory_bytes; /* workspace of all threads, weights not counted */
 } sonde_capture_plan;
 
-enum sonde_code sonde_capture_plan_make(const sonde_model *m, const sonde_corpus *corpus, const sonde_capture_options *o,
-                                        int n_threads, sonde_capture_plan *plan, sonde_err *err);
+enum sonde_code sonde_capture_plan_make(const sonde_model *m, const sonde_corpus *corpus,
+                                        const sonde_capture_options *o, int n_threads,
+                                        sonde_capture_plan *plan, sonde_err *err);
 
 typedef struct sonde_capture_result {
     uint64_t n_rows, n_resumed_seqs;
@@ -46,12 +48,14 @@ typedef struct sonde_capture_result {
     uint64_t n_losses;
 } sonde_capture_result;
 
-/* Run it. tokenizer gives /vocab; NULL leaves it out. The same model, corpus and options give the same bytes, whatever the threads, and after any
- * kill and resume. Errors: SONDE_E_USAGE (nothing to store, context too long, square site without max_seqs), SONDE_E_INPUT (an id outside the
- * vocabulary), SONDE_E_IO, SONDE_E_MEMORY, SONDE_E_NUMERIC (naming hook, document and position), SONDE_E_STOPPED (journalled; resume
+/* Run it. tokenizer gives /vocab; NULL leaves it out. The same model, corpus and options give the same bytes,
+ * whatever the threads, and after any kill and resume. Errors: SONDE_E_USAGE (nothing to store, context too
+ * long, square site without max_seqs), SONDE_E_INPUT (an id outside the vocabulary), SONDE_E_IO,
+ * SONDE_E_MEMORY, SONDE_E_NUMERIC (naming hook, document and position), SONDE_E_STOPPED (journalled; resume
  * continues). */
-enum sonde_code sonde_capture(const sonde_model *m, const sonde_corpus *corpus, const sonde_tokenizer *tokenizer,
-                              const sonde_capture_options *o, const sonde_work *work, const char *path,
-                              sonde_capture_result *result, sonde_err *err);
+enum sonde_code sonde_capture(const sonde_model *m, const sonde_corpus *corpus,
+                              const sonde_tokenizer *tokenizer, const sonde_capture_options *o,
+                              const sonde_work *work, const char *path, sonde_capture_result *result,
+                              sonde_err *err);
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Inside a capture: which token goes to which row, the layout of the file, and the state that the journal keeps. */
+ * Inside a capture: which token goes to which row, the layout of the file, and the state that the journal
+ * keeps. */
 #ifndef SONDE_MODEL_CAPTURE_IMPL_H
 #define SONDE_MODEL_CAPTURE_IMPL_H
 
@@ -19,7 +20,8 @@ struct plan {
     uint64_t n_heldout;
 };
 
-enum sonde_code plan_make(const sonde_corpus *c, const sonde_capture_options *o, struct plan *p, sonde_err *err);
+enum sonde_code plan_make(const sonde_corpus *c, const sonde_capture_options *o, struct plan *p,
+                          sonde_err *err);
 void plan_free(struct plan *p);
 
 static inline uint64_t context_at(const struct plan *p, uint64_t place)
@@ -32,7 +34,8 @@ static inline uint64_t context_length(const sonde_corpus *c, uint64_t seq)
     return c->seq_start[seq + 1] - c->seq_start[seq];
 }
 
-/* perm[i] = stored row of kept token (window * SONDE_CAPTURE_WINDOW + i), for the n kept tokens of the window. */
+/* perm[i] = stored row of kept token (window * SONDE_CAPTURE_WINDOW + i), for the n kept tokens of the
+ * window. */
 void plan_window(const struct plan *p, uint64_t window, uint32_t *perm, uint32_t n);
 
 /* Where each dataset of the file is: indices into the layout; SIZE_MAX where there is none. */
@@ -42,12 +45,13 @@ struct layout {
     char (*path)[96];
     size_t *hook; /* [n_hooks] /acts or /attn */
     size_t *stat; /* [n_hooks] the first of the five of /stats; SIZE_MAX for square sites */
-    size_t row_token, id, pos, doc, seq, docs_range, docs_split, vocab_bytes, vocab_offset, loss, logits_id, logits_logprob;
+    size_t row_token, id, pos, doc, seq, docs_range, docs_split, vocab_bytes, vocab_offset, loss, logits_id,
+        logits_logprob;
     uint64_t data_bytes;
 };
 
-enum sonde_code layout_make(const sonde_model *m, const struct plan *p, const sonde_tokenizer *t, struct layout *l,
-                            sonde_err *err);
+enum sonde_code layout_make(const sonde_model *m, const struct plan *p, const sonde_tokenizer *t,
+                            struct layout *l, sonde_err *err);
 void layout_free(struct layout *l);
 
 /* Everything that is known before the first row: tokens, documents, vocabulary, the row map. */
@@ -72,7 +76,8 @@ struct state {
     size_t n_doubles;
 };
 
-enum sonde_code state_new(const sonde_model *m, const sonde_hook_list *hooks, struct state *s, sonde_err *err);
+enum sonde_code state_new(const sonde_model *m, const sonde_hook_list *hooks, struct state *s,
+                          sonde_err *err);
 void state_free(struct state *s);
 void state_clear(struct state *s);
 void state_add(struct state *to, const struct state *from);

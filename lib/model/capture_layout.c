@@ -16,7 +16,8 @@ static size_t add(struct layout *l, const char *path, enum sonde_dtype t, int ra
     snprintf(l->path[l->n_datasets], sizeof *l->path, "%s", path);
     *d = (sonde_store_dataset){.path = l->path[l->n_datasets], .dtype = t, .rank = rank};
     memcpy(d->dim, dim, (size_t)rank * sizeof *dim);
-    if (!sonde_nbytes(&bytes, dim, rank, sonde_dtype_size(t)) || __builtin_add_overflow(l->data_bytes, bytes, &l->data_bytes))
+    if (!sonde_nbytes(&bytes, dim, rank, sonde_dtype_size(t)) ||
+        __builtin_add_overflow(l->data_bytes, bytes, &l->data_bytes))
         l->data_bytes = UINT64_MAX;
     return l->n_datasets++;
 }
@@ -63,12 +64,17 @@ static uint64_t vocabulary_bytes(const sonde_model *m, const sonde_tokenizer *t)
     return total;
 }
 
-enum sonde_code layout_make(const sonde_model *m, const struct plan *p, const sonde_tokenizer *t, struct layout *l, sonde_err *err)
+enum sonde_code layout_make(const sonde_model *m, const struct plan *p, const sonde_tokenizer *t,
+                            struct layout *l, sonde_err *err)
 {
     size_t n_hooks = p->o->hooks->n;
     const sonde_corpus *c = p->corpus;
-    *l = (struct layout){.loss = SIZE_MAX, .logits_id = SIZE_MAX, .logits_logprob = SIZE_MAX, .vocab_bytes = SIZE_MAX,
-                         .vocab_offset = SIZE_MAX, .row_token = SIZE_MAX};
+    *l = (struct layout){.loss = SIZE_MAX,
+                         .logits_id = SIZE_MAX,
+                         .logits_logprob = SIZE_MAX,
+                         .vocab_bytes = SIZE_MAX,
+                         .vocab_offset = SIZE_MAX,
+                         .row_token = SIZE_MAX};
     l->cap = 6 * n_hooks + 16;
     l->dataset = calloc(l->cap, sizeof *l->dataset);
     l->path = calloc(l->cap, sizeof *l->path);
@@ -78,7 +84,8 @@ enum sonde_code layout_make(const sonde_model *m, const struct plan *p, const so
         return sonde_fail(err, SONDE_E_MEMORY, "no memory for %zu datasets", l->cap);
     for (size_t i = 0; i < n_hooks; i++)
         add_hook(l, m, p, i);
-    const uint64_t rows[1] = {p->n_rows}, tokens[2] = {c->n_tokens, p->o->n_logits}, range[2] = {c->n_docs, 2};
+    const uint64_t rows[1] = {p->n_rows}, tokens[2] = {c->n_tokens, p->o->n_logits},
+                   range[2] = {c->n_docs, 2};
     l->row_token = add(l, "/rows/token", SONDE_I64, 1, rows);
     l->id = add(l, "/tokens/id", SONDE_I32, 1, tokens);
     l->pos = add(l, "/tokens/pos", SONDE_I32, 1, tokens);
@@ -111,8 +118,8 @@ void layout_free(struct layout *l)
 
 /* ---- what is known before the model runs ---------------------------------------- */
 
-static enum sonde_code write_vocabulary(const sonde_model *m, const sonde_tokenizer *t, const struct layout *l,
-                                        sonde_store_writer *w, sonde_err *err)
+static enum sonde_code write_vocabulary(const sonde_model *m, const sonde_tokenizer *t,
+                                        const struct layout *l, sonde_store_writer *w, sonde_err *err)
 {
     size_t v = m->arch.n_vocab, total = (size_t)l->dataset[l->vocab_bytes].dim[0];
     int64_t *offset = malloc((v + 1) * sizeof *offset);
@@ -140,7 +147,8 @@ static enum sonde_code write_vocabulary(const sonde_model *m, const sonde_tokeni
 }
 
 /* pos and seq of every token, a chunk at a time. */
-static enum sonde_code write_positions(const struct plan *p, const struct layout *l, sonde_store_writer *w, sonde_err *err)
+static enum sonde_code write_positions(const struct plan *p, const struct layout *l, sonde_store_writer *w,
+                                       sonde_err *err)
 {
     const sonde_corpus *c = p->corpus;
     int32_t *pos = malloc(CHUNK * sizeof *pos), *seq = malloc(CHUNK * sizeof *seq);
@@ -164,12 +172,14 @@ static enum sonde_code write_positions(const struct plan *p, const struct layout
 }
 
 /* /rows/token, window by window. */
-static enum sonde_code write_row_map(const struct plan *p, const struct layout *l, sonde_store_writer *w, sonde_err *err)
+static enum sonde_code write_row_map(const struct plan *p, const struct layout *l, sonde_store_writer *w,
+                                     sonde_err *err)
 {
     const sonde_corpus *c = p->corpus;
     uint32_t *perm = malloc(SONDE_CAPTURE_WINDOW * sizeof *perm);
     int64_t *token = malloc(SONDE_CAPTURE_WINDOW * sizeof *token);
-    enum sonde_code code = perm && token ? SONDE_OK : sonde_fail(err, SONDE_E_MEMORY, "no memory for a window of rows");
+    enum sonde_code code =
+        perm && token ? SONDE_OK : sonde_fail(err, SONDE_E_MEMORY, "no memory for a window of rows");
     uint64_t place = 0;
     for (uint64_t at = 0; at < p->n_rows && !code; at += SONDE_CAPTURE_WINDOW) {
         uint64_t n = p->n_rows - at < SONDE_CAPTURE_WINDOW ? p->n_rows - at : SONDE_CAPTURE_WINDOW;
@@ -187,16 +197,16 @@ static enum sonde_code write_row_map(const struct plan *p, const struct layout *
     return code;
 }
 
-enum sonde_code layout_write_tokens(const sonde_model *m, const struct plan *p, const sonde_tokenizer *t, const struct layout *l,
-                                    sonde_store_writer *w, sonde_err *err)
+enum sonde_code layout_write_tokens(const sonde_model *m, const struct plan *p, const sonde_tokenizer *t,
+                                    const struct layout *l, sonde_store_writer *w, sonde_err *err)
 {
     const sonde_corpus *c = p->corpus;
     enum sonde_code code;
     if ((code = sonde_store_write(w, l->id, 0, c->n_tokens, c->id, err)) ||
         (code = sonde_store_write(w, l->doc, 0, c->n_tokens, c->doc, err)) ||
         (code = sonde_store_write(w, l->docs_range, 0, c->n_docs, c->doc_range, err)) ||
-        (code = sonde_store_write(w, l->docs_split, 0, c->n_docs, p->split, err)) || (code = write_positions(p, l, w, err)) ||
-        (code = write_row_map(p, l, w, err)))
+        (code = sonde_store_write(w, l->docs_split, 0, c->n_docs, p->split, err)) ||
+        (code = write_positions(p, l, w, err)) || (code = write_row_map(p, l, w, err)))
         return code;
     return t ? write_vocabulary(m, t, l, w, err) : SONDE_OK;
 }

@@ -27,14 +27,16 @@ static enum sonde_code mark_heldout(struct plan *p, sonde_err *err)
     return SONDE_OK;
 }
 
-enum sonde_code plan_make(const sonde_corpus *c, const sonde_capture_options *o, struct plan *p, sonde_err *err)
+enum sonde_code plan_make(const sonde_corpus *c, const sonde_capture_options *o, struct plan *p,
+                          sonde_err *err)
 {
     *p = (struct plan){.corpus = c, .o = o, .rng = sonde_rng_seed(o->seed)};
     enum sonde_code code = mark_heldout(p, err);
     if (code)
         return code;
     if (c->n_seqs > UINT32_MAX)
-        return sonde_fail(err, SONDE_E_USAGE, "%llu contexts, at most %u are possible", (unsigned long long)c->n_seqs, UINT32_MAX);
+        return sonde_fail(err, SONDE_E_USAGE, "%llu contexts, at most %u are possible",
+                          (unsigned long long)c->n_seqs, UINT32_MAX);
     p->first_kept = malloc((c->n_seqs + 1) * sizeof *p->first_kept);
     p->order = o->shuffle ? malloc((c->n_seqs + 1) * sizeof *p->order) : NULL;
     if (!p->first_kept || (o->shuffle && !p->order))

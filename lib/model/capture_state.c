@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Running statistics, and how the journal keeps them: doubles and counts as they are, so that a resumed capture goes on from the
- * same bits. */
+ * Running statistics, and how the journal keeps them: doubles and counts as they are, so that a resumed
+ * capture goes on from the same bits. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -66,8 +66,9 @@ void state_add(struct state *to, const struct state *from)
     to->n_losses += from->n_losses;
 }
 
-/* [n_places, n_hooks, n_doubles, n_losses, loss] then per hook [norm, norm_sq, count, saturated] then the sums. */
-#define HEAD 5
+/* [n_places, n_hooks, n_doubles, n_losses, loss] then per hook [norm, norm_sq, count, saturated] then the
+ * sums. */
+#define HEAD     5
 #define PER_HOOK 4
 
 static void put_u64(double *at, uint64_t v)
@@ -110,7 +111,8 @@ enum sonde_code state_unpack(struct state *s, const void *data, size_t n, const 
     size_t words = HEAD + PER_HOOK * s->n_hooks + s->n_doubles;
     const double *at = data;
     if (n != words * sizeof *at || get_u64(at + 1) != s->n_hooks || get_u64(at + 2) != s->n_doubles)
-        return sonde_fail(err, SONDE_E_INPUT, "%s: the journal holds %zu bytes, this capture needs %zu; start again with --force",
+        return sonde_fail(err, SONDE_E_INPUT,
+                          "%s: the journal holds %zu bytes, this capture needs %zu; start again with --force",
                           path, n, words * sizeof *at);
     s->n_places = get_u64(at);
     s->n_losses = get_u64(at + 3);

@@ -68,14 +68,10 @@ static const struct {
     const char *name;
     enum sonde_act act;
 } act_names[] = {
-    {"relu", SONDE_ACT_RELU},
-    {"gelu", SONDE_ACT_GELU_ERF},
-    {"gelu_new", SONDE_ACT_GELU_TANH},
-    {"gelu_pytorch_tanh", SONDE_ACT_GELU_TANH},
-    {"gelu_fast", SONDE_ACT_GELU_TANH},
-    {"quick_gelu", SONDE_ACT_QUICK_GELU},
-    {"silu", SONDE_ACT_SILU},
-    {"swish", SONDE_ACT_SILU},
+    {"relu", SONDE_ACT_RELU},           {"gelu", SONDE_ACT_GELU_ERF},
+    {"gelu_new", SONDE_ACT_GELU_TANH},  {"gelu_pytorch_tanh", SONDE_ACT_GELU_TANH},
+    {"gelu_fast", SONDE_ACT_GELU_TANH}, {"quick_gelu", SONDE_ACT_QUICK_GELU},
+    {"silu", SONDE_ACT_SILU},           {"swish", SONDE_ACT_SILU},
 };
 
 static enum sonde_act parse_act(struct reader *r, const char *name)
@@ -84,10 +80,11 @@ static enum sonde_act parse_act(struct reader *r, const char *name)
         if (name && !strcmp(name, act_names[i].name))
             return act_names[i].act;
     if (!r->code)
-        r->code = sonde_fail(r->err, SONDE_E_INPUT,
-                             "%s: activation '%.40s' is not known (relu, gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, "
-                             "quick_gelu, silu are)",
-                             r->path, name ? name : "null");
+        r->code = sonde_fail(
+            r->err, SONDE_E_INPUT,
+            "%s: activation '%.40s' is not known (relu, gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, "
+            "quick_gelu, silu are)",
+            r->path, name ? name : "null");
     return SONDE_ACT_NONE;
 }
 
@@ -100,14 +97,15 @@ static void gpt_common(struct reader *r, sonde_arch *a)
     a->n_kv_heads = a->n_heads;
     a->d_head = a->n_heads ? a->d_model / a->n_heads : 0;
     if (!r->code && a->d_head * a->n_heads != a->d_model)
-        r->code = sonde_fail(r->err, SONDE_E_INPUT, "%s: %zu heads do not divide the width %zu", r->path, a->n_heads,
-                             a->d_model);
+        r->code = sonde_fail(r->err, SONDE_E_INPUT, "%s: %zu heads do not divide the width %zu", r->path,
+                             a->n_heads, a->d_model);
     a->eps = (float)get_double(r, "layer_norm_epsilon", 0, 1, 1e-5);
     a->act = parse_act(r, get_string(r, "activation_function", "gelu_new"));
     a->tied = get_bool(r, "tie_word_embeddings", true);
 }
 
-enum sonde_code configure_gpt2(const json_t *config, const char *path, sonde_arch *a, sonde_arena *arena, sonde_err *err)
+enum sonde_code configure_gpt2(const json_t *config, const char *path, sonde_arch *a, sonde_arena *arena,
+                               sonde_err *err)
 {
     (void)arena;
     struct reader r = {config, path, err, SONDE_OK};
@@ -126,7 +124,8 @@ enum sonde_code configure_gpt2(const json_t *config, const char *path, sonde_arc
 /* attention_types [[["global", "local"], 12]] repeats a pattern; attention_layers lists the layers. */
 static void neo_layers(struct reader *r, sonde_arch *a)
 {
-    const json_t *list = json_object_get(r->obj, "attention_layers"), *types = json_object_get(r->obj, "attention_types");
+    const json_t *list = json_object_get(r->obj, "attention_layers"),
+                 *types = json_object_get(r->obj, "attention_types");
     size_t n = 0;
     if (json_is_array(list)) {
         for (; n < json_array_size(list) && n < a->n_layers; n++) {
@@ -149,8 +148,9 @@ static void neo_layers(struct reader *r, sonde_arch *a)
             a->layer_local[n] = n % 2 == 1;
     }
     if (!r->code && n != a->n_layers)
-        r->code = sonde_fail(r->err, SONDE_E_INPUT, "%s: attention types are given for %zu layers, num_layers is %zu",
-                             r->path, n, a->n_layers);
+        r->code = sonde_fail(r->err, SONDE_E_INPUT,
+                             "%s: attention types are given for %zu layers, num_layers is %zu", r->path, n,
+                             a->n_layers);
 }
 
 enum sonde_code configure_gpt_neo(const json_t *config, const char *path, sonde_arch *a, sonde_arena *arena,
@@ -193,19 +193,21 @@ static struct rope_scaling read_scaling(struct reader *outer, const json_t *obj)
         s.high_freq = get_double(&r, "high_freq_factor", 1e-3, 1e6, 4);
         s.original_context = get_double(&r, "original_max_position_embeddings", 1, 1e9, 8192);
         if (!r.code && s.high_freq <= s.low_freq)
-            r.code = sonde_fail(r.err, SONDE_E_INPUT, "%s: high_freq_factor %g is not above low_freq_factor %g", r.path,
-                                s.high_freq, s.low_freq);
+            r.code =
+                sonde_fail(r.err, SONDE_E_INPUT, "%s: high_freq_factor %g is not above low_freq_factor %g",
+                           r.path, s.high_freq, s.low_freq);
     } else if (!r.code && strcmp(type, "default")) {
         r.code = sonde_fail(r.err, SONDE_E_INPUT,
-                            "%s: rope type '%.40s' is not supported (default, linear and llama3 are)", r.path, type);
+                            "%s: rope type '%.40s' is not supported (default, linear and llama3 are)", r.path,
+                            type);
     }
     outer->code = r.code;
     return s;
 }
 
 /* One frequency table. `params` is transformers 5's rope_parameters (or one layer kind of it), or NULL. */
-static float *read_rope(struct reader *r, sonde_arch *a, const json_t *params, const char *theta_key, double theta,
-                        bool scaled, sonde_arena *arena)
+static float *read_rope(struct reader *r, sonde_arch *a, const json_t *params, const char *theta_key,
+                        double theta, bool scaled, sonde_arena *arena)
 {
     struct rope_scaling scaling = {.type = ROPE_PLAIN};
     if (json_is_object(params)) {
@@ -231,7 +233,8 @@ static void set_rope(struct reader *r, sonde_arch *a, double theta, sonde_arena 
     a->positions = SONDE_POS_ROPE;
     if (!a->rope_dim)
         a->rope_dim = a->d_head;
-    a->inv_freq[0] = read_rope(r, a, json_object_get(r->obj, "rope_parameters"), "rope_theta", theta, true, arena);
+    a->inv_freq[0] =
+        read_rope(r, a, json_object_get(r->obj, "rope_parameters"), "rope_theta", theta, true, arena);
     a->inv_freq[1] = a->inv_freq[0];
 }
 
@@ -275,8 +278,8 @@ static void llama_common(struct reader *r, sonde_arch *a, bool tied)
     a->n_vocab = need_size(r, "vocab_size", MAX_DIM);
     a->d_mlp = need_size(r, "intermediate_size", MAX_DIM);
     if (!has(r, "head_dim") && !r->code && a->d_model % a->n_heads)
-        r->code = sonde_fail(r->err, SONDE_E_INPUT, "%s: %zu heads do not divide the width %zu", r->path, a->n_heads,
-                             a->d_model);
+        r->code = sonde_fail(r->err, SONDE_E_INPUT, "%s: %zu heads do not divide the width %zu", r->path,
+                             a->n_heads, a->d_model);
     a->d_head = (size_t)get_int(r, "head_dim", 1, MAX_DIM, (int64_t)(a->d_model / a->n_heads));
     a->norm = a->final_norm = SONDE_NORM_RMS;
     a->eps = (float)get_double(r, "rms_norm_eps", 0, 1, 1e-6);
@@ -287,14 +290,16 @@ static void llama_common(struct reader *r, sonde_arch *a, bool tied)
 }
 
 /* layer_types names each layer; without it `local` decides. */
-static void set_local(struct reader *r, sonde_arch *a, bool (*local)(const sonde_arch *, size_t layer, size_t n), size_t n)
+static void set_local(struct reader *r, sonde_arch *a,
+                      bool (*local)(const sonde_arch *, size_t layer, size_t n), size_t n)
 {
     const json_t *types = json_object_get(r->obj, "layer_types");
     if (r->code)
         return;
     if (json_is_array(types) && json_array_size(types) != a->n_layers) {
-        r->code = sonde_fail(r->err, SONDE_E_INPUT, "%s: layer_types has %zu entries, num_hidden_layers is %zu", r->path,
-                             json_array_size(types), a->n_layers);
+        r->code =
+            sonde_fail(r->err, SONDE_E_INPUT, "%s: layer_types has %zu entries, num_hidden_layers is %zu",
+                       r->path, json_array_size(types), a->n_layers);
         return;
     }
     for (size_t l = 0; l < a->n_layers; l++) {
@@ -302,7 +307,6 @@ static void set_local(struct reader *r, sonde_arch *a, bool (*local)(const sonde
         a->layer_local[l] = s ? !strcmp(s, "sliding_attention") : local(a, l, n);
     }
 }
-
 
 static bool always_local(const sonde_arch *a, size_t l, size_t n)
 {
@@ -328,7 +332,8 @@ static bool local_but_every(const sonde_arch *a, size_t l, size_t n)
     return (l + 1) % n != 0;
 }
 
-enum sonde_code configure_llama(const json_t *config, const char *path, sonde_arch *a, sonde_arena *arena, sonde_err *err)
+enum sonde_code configure_llama(const json_t *config, const char *path, sonde_arch *a, sonde_arena *arena,
+                                sonde_err *err)
 {
     struct reader r = {config, path, err, SONDE_OK};
     llama_common(&r, a, false);
@@ -349,7 +354,8 @@ enum sonde_code configure_mistral(const json_t *config, const char *path, sonde_
     return r.code;
 }
 
-enum sonde_code configure_qwen2(const json_t *config, const char *path, sonde_arch *a, sonde_arena *arena, sonde_err *err)
+enum sonde_code configure_qwen2(const json_t *config, const char *path, sonde_arch *a, sonde_arena *arena,
+                                sonde_err *err)
 {
     struct reader r = {config, path, err, SONDE_OK};
     llama_common(&r, a, false);
@@ -362,7 +368,8 @@ enum sonde_code configure_qwen2(const json_t *config, const char *path, sonde_ar
     return r.code;
 }
 
-enum sonde_code configure_qwen3(const json_t *config, const char *path, sonde_arch *a, sonde_arena *arena, sonde_err *err)
+enum sonde_code configure_qwen3(const json_t *config, const char *path, sonde_arch *a, sonde_arena *arena,
+                                sonde_err *err)
 {
     enum sonde_code code = configure_qwen2(config, path, a, arena, err);
     a->qk_norm = true;
@@ -378,7 +385,8 @@ static void gemma_common(struct reader *r, sonde_arch *a)
     a->embed_scale = (float)sqrt((double)a->d_model);
 }
 
-enum sonde_code configure_gemma(const json_t *config, const char *path, sonde_arch *a, sonde_arena *arena, sonde_err *err)
+enum sonde_code configure_gemma(const json_t *config, const char *path, sonde_arch *a, sonde_arena *arena,
+                                sonde_err *err)
 {
     struct reader r = {config, path, err, SONDE_OK};
     gemma_common(&r, a);
@@ -410,7 +418,8 @@ enum sonde_code configure_gemma2(const json_t *config, const char *path, sonde_a
     return r.code;
 }
 
-/* Multimodal files keep the text model's keys in text_config. Local layers rotate with a table of their own. */
+/* Multimodal files keep the text model's keys in text_config. Local layers rotate with a table of their own.
+ */
 enum sonde_code configure_gemma3(const json_t *config, const char *path, sonde_arch *a, sonde_arena *arena,
                                  sonde_err *err)
 {
@@ -421,10 +430,12 @@ enum sonde_code configure_gemma3(const json_t *config, const char *path, sonde_a
     a->positions = SONDE_POS_ROPE;
     a->rope_dim = a->d_head;
     const json_t *params = json_object_get(r.obj, "rope_parameters");
-    const json_t *global = json_object_get(params, "full_attention"), *local = json_object_get(params, "sliding_attention");
+    const json_t *global = json_object_get(params, "full_attention"),
+                 *local = json_object_get(params, "sliding_attention");
     a->inv_freq[0] = read_rope(&r, a, global, "rope_theta", 1e6, true, arena);
     a->inv_freq[1] = read_rope(&r, a, local, "rope_local_base_freq", 1e4, false, arena);
-    int64_t every = get_int(&r, "sliding_window_pattern", 1, MAX_DIM, get_int(&r, "_sliding_window_pattern", 1, MAX_DIM, 6));
+    int64_t every = get_int(&r, "sliding_window_pattern", 1, MAX_DIM,
+                            get_int(&r, "_sliding_window_pattern", 1, MAX_DIM, 6));
     set_local(&r, a, local_but_every, (size_t)every);
     return r.code;
 }
@@ -450,7 +461,8 @@ static void tl_norm(struct reader *r, sonde_arch *a)
         }
     if (name && !a->norm && !r->code)
         r->code = sonde_fail(r->err, SONDE_E_INPUT,
-                             "%s: normalization_type '%.40s' is not known (null, LN, LNPre, RMS, RMSPre are)", r->path, name);
+                             "%s: normalization_type '%.40s' is not known (null, LN, LNPre, RMS, RMSPre are)",
+                             r->path, name);
     a->final_norm = a->norm && get_bool(r, "final_rms", false) ? SONDE_NORM_RMS : a->norm;
 }
 
@@ -470,15 +482,17 @@ static void tl_positions(struct reader *r, sonde_arch *a, sonde_arena *arena)
         a->positions = SONDE_POS_ROPE;
         a->inv_freq[0] = a->inv_freq[1] = read_rope(r, a, NULL, "rotary_base", 10000, false, arena);
         if (get_bool(r, "rotary_adjacent_pairs", false) && !r->code)
-            r->code = sonde_fail(r->err, SONDE_E_INPUT, "%s: rotary_adjacent_pairs is not supported", r->path);
+            r->code =
+                sonde_fail(r->err, SONDE_E_INPUT, "%s: rotary_adjacent_pairs is not supported", r->path);
     } else
-        r->code = sonde_fail(r->err, SONDE_E_INPUT,
-                             "%s: positional_embedding_type '%.40s' is not known (standard, shortformer, rotary, none are)",
-                             r->path, kind);
+        r->code = sonde_fail(
+            r->err, SONDE_E_INPUT,
+            "%s: positional_embedding_type '%.40s' is not known (standard, shortformer, rotary, none are)",
+            r->path, kind);
 }
 
-enum sonde_code configure_transformer_lens(const json_t *config, const char *path, sonde_arch *a, sonde_arena *arena,
-                                           sonde_err *err)
+enum sonde_code configure_transformer_lens(const json_t *config, const char *path, sonde_arch *a,
+                                           sonde_arena *arena, sonde_err *err)
 {
     struct reader r = {config, path, err, SONDE_OK};
     a->d_model = need_size(&r, "d_model", MAX_DIM);
@@ -499,7 +513,9 @@ enum sonde_code configure_transformer_lens(const json_t *config, const char *pat
     }
     a->eps = (float)get_double(&r, "eps", 0, 1, 1e-5);
     double scale = get_double(&r, "attn_scale", -1, 1e9, -1);
-    a->attn_scale = !get_bool(&r, "use_attn_scale", true) ? 1 : (float)(1 / (scale > 0 ? scale : sqrt((double)a->d_head)));
+    a->attn_scale = !get_bool(&r, "use_attn_scale", true)
+                        ? 1
+                        : (float)(1 / (scale > 0 ? scale : sqrt((double)a->d_head)));
     a->parallel = get_bool(&r, "parallel_attn_mlp", false);
     const char *direction = get_string(&r, "attention_dir", "causal");
     a->bidirectional = direction && !strcmp(direction, "bidirectional");
@@ -523,27 +539,28 @@ enum sonde_code arch_check(sonde_arch *a, const char *path, sonde_err *err)
     if (!a->n_vocab_out)
         a->n_vocab_out = a->n_vocab;
     if (!a->n_kv_heads || a->n_heads % a->n_kv_heads)
-        return sonde_fail(err, SONDE_E_INPUT, "%s: %zu key-value heads do not divide %zu heads", path, a->n_kv_heads,
-                          a->n_heads);
+        return sonde_fail(err, SONDE_E_INPUT, "%s: %zu key-value heads do not divide %zu heads", path,
+                          a->n_kv_heads, a->n_heads);
     if (a->n_layers < 1 || a->n_layers > SONDE_MAX_LAYERS)
-        return sonde_fail(err, SONDE_E_INPUT, "%s: %zu layers, 1 to %d are possible", path, a->n_layers, SONDE_MAX_LAYERS);
+        return sonde_fail(err, SONDE_E_INPUT, "%s: %zu layers, 1 to %d are possible", path, a->n_layers,
+                          SONDE_MAX_LAYERS);
     if (a->d_head < 1 || a->d_head > MAX_DIM / a->n_heads)
         return sonde_fail(err, SONDE_E_INPUT, "%s: %zu heads of width %zu are impossible", path, a->n_heads,
                           a->d_head);
     if (a->positions == SONDE_POS_ROPE && (a->rope_dim % 2 || a->rope_dim > a->d_head))
-        return sonde_fail(err, SONDE_E_INPUT, "%s: %zu rotary dimensions do not fit heads of width %zu", path, a->rope_dim,
-                          a->d_head);
+        return sonde_fail(err, SONDE_E_INPUT, "%s: %zu rotary dimensions do not fit heads of width %zu", path,
+                          a->rope_dim, a->d_head);
     if (a->tied && a->n_vocab_out != a->n_vocab)
-        return sonde_fail(err, SONDE_E_INPUT, "%s: tied embeddings with %zu rows in and %zu out", path, a->n_vocab,
-                          a->n_vocab_out);
+        return sonde_fail(err, SONDE_E_INPUT, "%s: tied embeddings with %zu rows in and %zu out", path,
+                          a->n_vocab, a->n_vocab_out);
     if (!isfinite(a->attn_scale) || !isfinite(a->eps))
         return sonde_fail(err, SONDE_E_INPUT, "%s: attention scale %g or epsilon %g is not finite", path,
                           (double)a->attn_scale, (double)a->eps);
     return SONDE_OK;
 }
 
-enum sonde_code family_configure(const json_t *config, const char *path, sonde_arch *a, const struct family **family,
-                                 sonde_arena *arena, sonde_err *err)
+enum sonde_code family_configure(const json_t *config, const char *path, sonde_arch *a,
+                                 const struct family **family, sonde_arena *arena, sonde_err *err)
 {
     const char *type;
     enum sonde_code code;

@@ -68,25 +68,27 @@ static const struct tensor_rule gpt_neox_rules[] = {
 };
 
 /* Llama and its descendants; the biases exist in some. */
-#define LLAMA_RULES                                                                        \
-    {SLOT_EMBED, LAYOUT_OUT_IN, "embed_tokens.weight", false},                             \
-    {SLOT_LN_FINAL_W, LAYOUT_VECTOR, "norm.weight", false},                                \
-    {SLOT_UNEMBED, LAYOUT_OUT_IN, "/lm_head.weight", false},                               \
-    {SLOT_LN1_W, LAYOUT_VECTOR, "layers.%zu.input_layernorm.weight", false},               \
-    {SLOT_Q, LAYOUT_OUT_IN, "layers.%zu.self_attn.q_proj.weight", false},                  \
-    {SLOT_Q_B, LAYOUT_VECTOR, "layers.%zu.self_attn.q_proj.bias", true},                   \
-    {SLOT_K, LAYOUT_OUT_IN, "layers.%zu.self_attn.k_proj.weight", false},                  \
-    {SLOT_K_B, LAYOUT_VECTOR, "layers.%zu.self_attn.k_proj.bias", true},                   \
-    {SLOT_V, LAYOUT_OUT_IN, "layers.%zu.self_attn.v_proj.weight", false},                  \
-    {SLOT_V_B, LAYOUT_VECTOR, "layers.%zu.self_attn.v_proj.bias", true},                   \
-    {SLOT_O, LAYOUT_OUT_IN, "layers.%zu.self_attn.o_proj.weight", false},                  \
-    {SLOT_O_B, LAYOUT_VECTOR, "layers.%zu.self_attn.o_proj.bias", true},                   \
-    {SLOT_GATE, LAYOUT_OUT_IN, "layers.%zu.mlp.gate_proj.weight", false},                  \
-    {SLOT_GATE_B, LAYOUT_VECTOR, "layers.%zu.mlp.gate_proj.bias", true},                   \
-    {SLOT_IN, LAYOUT_OUT_IN, "layers.%zu.mlp.up_proj.weight", false},                      \
-    {SLOT_IN_B, LAYOUT_VECTOR, "layers.%zu.mlp.up_proj.bias", true},                       \
-    {SLOT_OUT, LAYOUT_OUT_IN, "layers.%zu.mlp.down_proj.weight", false},                   \
-    {SLOT_OUT_B, LAYOUT_VECTOR, "layers.%zu.mlp.down_proj.bias", true}
+#define LLAMA_RULES                                                                                          \
+    {SLOT_EMBED, LAYOUT_OUT_IN, "embed_tokens.weight", false},                                               \
+        {SLOT_LN_FINAL_W, LAYOUT_VECTOR, "norm.weight", false},                                              \
+        {SLOT_UNEMBED, LAYOUT_OUT_IN, "/lm_head.weight", false},                                             \
+        {SLOT_LN1_W, LAYOUT_VECTOR, "layers.%zu.input_layernorm.weight", false},                             \
+        {SLOT_Q, LAYOUT_OUT_IN, "layers.%zu.self_attn.q_proj.weight", false},                                \
+        {SLOT_Q_B, LAYOUT_VECTOR, "layers.%zu.self_attn.q_proj.bias", true},                                 \
+        {SLOT_K, LAYOUT_OUT_IN, "layers.%zu.self_attn.k_proj.weight", false},                                \
+        {SLOT_K_B, LAYOUT_VECTOR, "layers.%zu.self_attn.k_proj.bias", true},                                 \
+        {SLOT_V, LAYOUT_OUT_IN, "layers.%zu.self_attn.v_proj.weight", false},                                \
+        {SLOT_V_B, LAYOUT_VECTOR, "layers.%zu.self_attn.v_proj.bias", true},                                 \
+        {SLOT_O, LAYOUT_OUT_IN, "layers.%zu.self_attn.o_proj.weight", false},                                \
+        {SLOT_O_B, LAYOUT_VECTOR, "layers.%zu.self_attn.o_proj.bias", true},                                 \
+        {SLOT_GATE, LAYOUT_OUT_IN, "layers.%zu.mlp.gate_proj.weight", false},                                \
+        {SLOT_GATE_B, LAYOUT_VECTOR, "layers.%zu.mlp.gate_proj.bias", true},                                 \
+        {SLOT_IN, LAYOUT_OUT_IN, "layers.%zu.mlp.up_proj.weight", false},                                    \
+        {SLOT_IN_B, LAYOUT_VECTOR, "layers.%zu.mlp.up_proj.bias", true},                                     \
+        {SLOT_OUT, LAYOUT_OUT_IN, "layers.%zu.mlp.down_proj.weight", false},                                 \
+    {                                                                                                        \
+        SLOT_OUT_B, LAYOUT_VECTOR, "layers.%zu.mlp.down_proj.bias", true                                     \
+    }
 
 static const struct tensor_rule llama_rules[] = {
     LLAMA_RULES,
@@ -146,14 +148,24 @@ static const struct tensor_rule tl_rules[] = {
 
 static const char *const gpt_prefix[] = {"transformer.", "", NULL};
 static const char *const neox_prefix[] = {"gpt_neox.", "", NULL};
-static const char *const llama_prefix[] = {"model.", "", "language_model.model.", "model.language_model.", NULL};
+static const char *const llama_prefix[] = {"model.", "", "language_model.model.", "model.language_model.",
+                                           NULL};
 static const char *const no_prefix[] = {"", NULL};
 
-static const char *const ignore_buffers[] = {
-    "*.attn.bias",    "*.attn.masked_bias", "*.attention.bias", "*.attention.masked_bias",
-    "*.rotary_emb.*", "*.attn.mask",        "*.attn.IGNORE",    "*.attn.rotary_sin",
-    "*.attn.rotary_cos", "vision_tower.*", "model.vision_tower.*", "multi_modal_projector.*",
-    "model.multi_modal_projector.*", NULL};
+static const char *const ignore_buffers[] = {"*.attn.bias",
+                                             "*.attn.masked_bias",
+                                             "*.attention.bias",
+                                             "*.attention.masked_bias",
+                                             "*.rotary_emb.*",
+                                             "*.attn.mask",
+                                             "*.attn.IGNORE",
+                                             "*.attn.rotary_sin",
+                                             "*.attn.rotary_cos",
+                                             "vision_tower.*",
+                                             "model.vision_tower.*",
+                                             "multi_modal_projector.*",
+                                             "model.multi_modal_projector.*",
+                                             NULL};
 
 #define RULES(r) (r), COUNT(r)
 
@@ -172,9 +184,9 @@ static const struct family families[] = {
     {"transformer_lens", configure_transformer_lens, RULES(tl_rules), no_prefix, ignore_buffers},
 };
 
-static const char *const names[] = {"gpt2",  "gpt_neo", "gpt_neox", "llama",  "mistral",     "qwen2",
-                                    "qwen3", "gemma",   "gemma2",   "gemma3", "gemma3_text", "transformer_lens",
-                                    NULL};
+static const char *const names[] = {
+    "gpt2",  "gpt_neo", "gpt_neox", "llama",       "mistral",          "qwen2", "qwen3",
+    "gemma", "gemma2",  "gemma3",   "gemma3_text", "transformer_lens", NULL};
 
 const char *const *sonde_families(void)
 {

@@ -56,16 +56,19 @@ static int32_t draw(struct sampler *s, size_t n, double u)
     return s->order[kept - 1];
 }
 
-static enum sonde_code sample(void *arg, size_t sequence, size_t first, size_t n_rows, float *logits, sonde_err *err)
+static enum sonde_code sample(void *arg, size_t sequence, size_t first, size_t n_rows, float *logits,
+                              sonde_err *err)
 {
     struct sampler *s = arg;
     (void)sequence, (void)first;
     const float *row = logits + (n_rows - 1) * s->n_vocab;
-    size_t n = s->s->n_allowed > 0 && (size_t)s->s->n_allowed < s->n_vocab ? (size_t)s->s->n_allowed : s->n_vocab;
+    size_t n =
+        s->s->n_allowed > 0 && (size_t)s->s->n_allowed < s->n_vocab ? (size_t)s->s->n_allowed : s->n_vocab;
     size_t best = sonde_argmax(row, n);
     for (size_t i = 0; i < n; i++)
         if (isnan(row[i]))
-            return sonde_fail(err, SONDE_E_NUMERIC, "the logits of token %zu after the prompt hold NaN", s->drawn);
+            return sonde_fail(err, SONDE_E_NUMERIC, "the logits of token %zu after the prompt hold NaN",
+                              s->drawn);
     if (s->s->temperature <= 0) {
         s->next = (int32_t)best;
         return SONDE_OK;
@@ -87,7 +90,8 @@ static bool is_stop(const sonde_sampling *s, int32_t id)
 }
 
 /* The prompt goes through in pieces that the run can hold; only the last one needs logits. */
-static enum sonde_code feed(sonde_run *run, const int32_t *ids, size_t n, sonde_cache *cache, struct sampler *s, sonde_err *err)
+static enum sonde_code feed(sonde_run *run, const int32_t *ids, size_t n, sonde_cache *cache,
+                            struct sampler *s, sonde_err *err)
 {
     enum sonde_code code = SONDE_OK;
     for (size_t at = 0, step; at < n && !code; at += step) {
@@ -100,8 +104,9 @@ static enum sonde_code feed(sonde_run *run, const int32_t *ids, size_t n, sonde_
     return code;
 }
 
-static enum sonde_code continue_text(sonde_run *run, const int32_t *prompt, size_t n, struct sampler *s, sonde_cache *cache,
-                                     const sonde_work *work, sonde_token_fn fn, void *arg, sonde_err *err)
+static enum sonde_code continue_text(sonde_run *run, const int32_t *prompt, size_t n, struct sampler *s,
+                                     sonde_cache *cache, const sonde_work *work, sonde_token_fn fn, void *arg,
+                                     sonde_err *err)
 {
     enum sonde_code code = feed(run, prompt, n, cache, s, err);
     while (!code && s->drawn < s->s->n_tokens && !is_stop(s->s, s->next)) {
@@ -119,8 +124,8 @@ static enum sonde_code continue_text(sonde_run *run, const int32_t *prompt, size
 }
 
 enum sonde_code sonde_generate(sonde_run *run, const sonde_model *m, const int32_t *prompt, size_t n,
-                               const sonde_sampling *sampling, const sonde_work *work, sonde_token_fn fn, void *arg,
-                               sonde_err *err)
+                               const sonde_sampling *sampling, const sonde_work *work, sonde_token_fn fn,
+                               void *arg, sonde_err *err)
 {
     struct sampler s = {.kernels = m->kernels, .s = sampling, .n_vocab = m->arch.n_vocab_out};
     sonde_cache *cache = NULL;
@@ -128,9 +133,11 @@ enum sonde_code sonde_generate(sonde_run *run, const sonde_model *m, const int32
     if (n == 0)
         return sonde_fail(err, SONDE_E_USAGE, "an empty prompt: there is nothing to continue");
     if (m->arch.bidirectional)
-        return sonde_fail(err, SONDE_E_USAGE, "%s: a bidirectional model does not predict what follows", m->path);
+        return sonde_fail(err, SONDE_E_USAGE, "%s: a bidirectional model does not predict what follows",
+                          m->path);
     if (n > run->max_keys)
-        return sonde_fail(err, SONDE_E_USAGE, "the prompt has %zu tokens, this model's context is %zu", n, run->max_keys);
+        return sonde_fail(err, SONDE_E_USAGE, "the prompt has %zu tokens, this model's context is %zu", n,
+                          run->max_keys);
     if ((code = sonde_cache_new(m, run->max_keys, work ? work->budget : NULL, &cache, err)))
         return code;
     s.p = calloc(2 * s.n_vocab, sizeof *s.p);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * GGUF: its metadata as the config.json it stands for, its tensor names, and what llama.cpp's converter changed:
- * Conv1D transposed and NeoX' qkv regrouped (so both are plain [out, in]), Llama's q and k rows in interleaved rotary
- * order, Gemma's norms stored as 1 + w, Llama 3's frequency factors in a tensor of their own. */
+ * GGUF: its metadata as the config.json it stands for, its tensor names, and what llama.cpp's converter
+ * changed: Conv1D transposed and NeoX' qkv regrouped (so both are plain [out, in]), Llama's q and k rows in
+ * interleaved rotary order, Gemma's norms stored as 1 + w, Llama 3's frequency factors in a tensor of their
+ * own. */
 #include <stdio.h>
 #include <string.h>
 
@@ -9,22 +10,24 @@
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
-#define ENDS                                                                        \
-    {SLOT_EMBED, LAYOUT_OUT_IN, "token_embd.weight", false},                        \
-    {SLOT_POSITION, LAYOUT_VECTOR, "position_embd.weight", false},                  \
-    {SLOT_LN_FINAL_W, LAYOUT_VECTOR, "output_norm.weight", false},                  \
-    {SLOT_LN_FINAL_B, LAYOUT_VECTOR, "output_norm.bias", false},                    \
-    {SLOT_UNEMBED, LAYOUT_OUT_IN, "output.weight", false},                          \
-    {SLOT_LN1_W, LAYOUT_VECTOR, "blk.%zu.attn_norm.weight", false},                 \
-    {SLOT_LN1_B, LAYOUT_VECTOR, "blk.%zu.attn_norm.bias", false},                   \
-    {SLOT_LN2_W, LAYOUT_VECTOR, "blk.%zu.ffn_norm.weight", false},                  \
-    {SLOT_LN2_B, LAYOUT_VECTOR, "blk.%zu.ffn_norm.bias", false},                    \
-    {SLOT_O, LAYOUT_OUT_IN, "blk.%zu.attn_output.weight", false},                   \
-    {SLOT_O_B, LAYOUT_VECTOR, "blk.%zu.attn_output.bias", true},                    \
-    {SLOT_IN, LAYOUT_OUT_IN, "blk.%zu.ffn_up.weight", false},                       \
-    {SLOT_IN_B, LAYOUT_VECTOR, "blk.%zu.ffn_up.bias", true},                        \
-    {SLOT_OUT, LAYOUT_OUT_IN, "blk.%zu.ffn_down.weight", false},                    \
-    {SLOT_OUT_B, LAYOUT_VECTOR, "blk.%zu.ffn_down.bias", true}
+#define ENDS                                                                                                 \
+    {SLOT_EMBED, LAYOUT_OUT_IN, "token_embd.weight", false},                                                 \
+        {SLOT_POSITION, LAYOUT_VECTOR, "position_embd.weight", false},                                       \
+        {SLOT_LN_FINAL_W, LAYOUT_VECTOR, "output_norm.weight", false},                                       \
+        {SLOT_LN_FINAL_B, LAYOUT_VECTOR, "output_norm.bias", false},                                         \
+        {SLOT_UNEMBED, LAYOUT_OUT_IN, "output.weight", false},                                               \
+        {SLOT_LN1_W, LAYOUT_VECTOR, "blk.%zu.attn_norm.weight", false},                                      \
+        {SLOT_LN1_B, LAYOUT_VECTOR, "blk.%zu.attn_norm.bias", false},                                        \
+        {SLOT_LN2_W, LAYOUT_VECTOR, "blk.%zu.ffn_norm.weight", false},                                       \
+        {SLOT_LN2_B, LAYOUT_VECTOR, "blk.%zu.ffn_norm.bias", false},                                         \
+        {SLOT_O, LAYOUT_OUT_IN, "blk.%zu.attn_output.weight", false},                                        \
+        {SLOT_O_B, LAYOUT_VECTOR, "blk.%zu.attn_output.bias", true},                                         \
+        {SLOT_IN, LAYOUT_OUT_IN, "blk.%zu.ffn_up.weight", false},                                            \
+        {SLOT_IN_B, LAYOUT_VECTOR, "blk.%zu.ffn_up.bias", true},                                             \
+        {SLOT_OUT, LAYOUT_OUT_IN, "blk.%zu.ffn_down.weight", false},                                         \
+    {                                                                                                        \
+        SLOT_OUT_B, LAYOUT_VECTOR, "blk.%zu.ffn_down.bias", true                                             \
+    }
 
 static const struct tensor_rule fused_rules[] = {
     ENDS,
@@ -60,10 +63,10 @@ static const struct gguf_arch {
     const struct family *tensors;
     bool interleaved, plus_one_stored;
 } archs[] = {
-    {"gpt2", "gpt2", &fused, false, false},      {"gptneox", "gpt_neox", &fused, false, false},
-    {"llama", "llama", &split, true, false},     {"qwen2", "qwen2", &split, false, false},
-    {"qwen3", "qwen3", &split, false, false},    {"gemma", "gemma", &split, false, true},
-    {"gemma2", "gemma2", &split, false, true},   {"gemma3", "gemma3", &split, false, true},
+    {"gpt2", "gpt2", &fused, false, false},    {"gptneox", "gpt_neox", &fused, false, false},
+    {"llama", "llama", &split, true, false},   {"qwen2", "qwen2", &split, false, false},
+    {"qwen3", "qwen3", &split, false, false},  {"gemma", "gemma", &split, false, true},
+    {"gemma2", "gemma2", &split, false, true}, {"gemma3", "gemma3", &split, false, true},
 };
 
 /* ---- metadata into a config ---------------------------------------- */
@@ -108,9 +111,7 @@ static bool number(const sonde_meta *m, double *out)
 {
     if (!m)
         return false;
-    *out = m->type == SONDE_META_INT    ? (double)m->i
-           : m->type == SONDE_META_UINT ? (double)m->u
-                                        : m->f;
+    *out = m->type == SONDE_META_INT ? (double)m->i : m->type == SONDE_META_UINT ? (double)m->u : m->f;
     return m->type == SONDE_META_INT || m->type == SONDE_META_UINT || m->type == SONDE_META_FLOAT;
 }
 
@@ -128,12 +129,15 @@ static void set_scaling(const sonde_tensors *f, const char *arch, json_t *config
 {
     const sonde_meta *type = meta(f, arch, "rope.scaling.type");
     double factor;
-    if (!type || type->type != SONDE_META_STRING || !strcmp(type->s, "none") || !number(meta(f, arch, "rope.scaling.factor"), &factor))
+    if (!type || type->type != SONDE_META_STRING || !strcmp(type->s, "none") ||
+        !number(meta(f, arch, "rope.scaling.factor"), &factor))
         return;
-    json_object_set_new(config, "rope_scaling", json_pack("{s:s,s:f}", "rope_type", type->s, "factor", factor));
+    json_object_set_new(config, "rope_scaling",
+                        json_pack("{s:s,s:f}", "rope_type", type->s, "factor", factor));
 }
 
-/* What llama.cpp knows without metadata: query_pre_attn_scalar is the head width, except in the two 27B models. */
+/* What llama.cpp knows without metadata: query_pre_attn_scalar is the head width, except in the two 27B
+ * models. */
 static void set_query_scale(const sonde_tensors *f, const struct gguf_arch *g, json_t *config)
 {
     double layers = 0, width = 0, heads = 1, head_dim = 0;
@@ -150,8 +154,10 @@ static void set_query_scale(const sonde_tensors *f, const struct gguf_arch *g, j
 static void set_rotary_part(const sonde_tensors *f, const struct gguf_arch *g, json_t *config)
 {
     double dims, width, heads;
-    if (number(meta(f, g->name, "rope.dimension_count"), &dims) && number(meta(f, g->name, "embedding_length"), &width) &&
-        number(meta(f, g->name, "attention.head_count"), &heads) && width > 0 && heads > 0 && dims <= width / heads)
+    if (number(meta(f, g->name, "rope.dimension_count"), &dims) &&
+        number(meta(f, g->name, "embedding_length"), &width) &&
+        number(meta(f, g->name, "attention.head_count"), &heads) && width > 0 && heads > 0 &&
+        dims <= width / heads)
         json_object_set_new(config, "rotary_pct", json_real(dims / (width / heads)));
 }
 
@@ -177,15 +183,16 @@ static json_t *make_config(const sonde_tensors *f, const struct gguf_arch *g)
 
 /* ---- all ---------------------------------------- */
 
-static enum sonde_code apply_frequency_factors(const sonde_tensors *f, const char *what, sonde_arch *a, sonde_err *err)
+static enum sonde_code apply_frequency_factors(const sonde_tensors *f, const char *what, sonde_arch *a,
+                                               sonde_err *err)
 {
     const sonde_tensor *t = sonde_tensors_find(f, "rope_freqs.weight");
     size_t n = a->rope_dim / 2;
     if (!t)
         return SONDE_OK;
     if (sonde_tensor_count(t) != n)
-        return sonde_fail(err, SONDE_E_INPUT, "%s: rope_freqs.weight has %zu values, this model needs %zu", what,
-                          sonde_tensor_count(t), n);
+        return sonde_fail(err, SONDE_E_INPUT, "%s: rope_freqs.weight has %zu values, this model needs %zu",
+                          what, sonde_tensor_count(t), n);
     for (size_t i = 0; i < n; i++) {
         float factor;
         enum sonde_code code = sonde_tensor_to_f32(t, i, 1, &factor, err);
@@ -196,8 +203,9 @@ static enum sonde_code apply_frequency_factors(const sonde_tensors *f, const cha
     return SONDE_OK;
 }
 
-enum sonde_code family_configure_gguf(const sonde_tensors *file, const char *what, sonde_arch *arch, struct source *source,
-                                      sonde_arena *arena, json_t **config, sonde_err *err)
+enum sonde_code family_configure_gguf(const sonde_tensors *file, const char *what, sonde_arch *arch,
+                                      struct source *source, sonde_arena *arena, json_t **config,
+                                      sonde_err *err)
 {
     const sonde_meta *name = sonde_meta_find(file, "general.architecture");
     const struct gguf_arch *g = NULL;
@@ -207,7 +215,8 @@ enum sonde_code family_configure_gguf(const sonde_tensors *file, const char *wha
             g = &archs[i];
     if (!g)
         return sonde_fail(err, SONDE_E_INPUT,
-                          "%s: architecture '%.40s' is not known; these are: gpt2, gptneox, llama, qwen2, qwen3, gemma, gemma2, "
+                          "%s: architecture '%.40s' is not known; these are: gpt2, gptneox, llama, qwen2, "
+                          "qwen3, gemma, gemma2, "
                           "gemma3",
                           what, name && name->type == SONDE_META_STRING ? name->s : "(none)");
     *config = make_config(file, g);

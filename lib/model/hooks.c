@@ -9,9 +9,22 @@
 
 #include "../base/suggest.h"
 
-enum shape { ROW_ONE, ROW_D, ROW_HEADS, ROW_KV_HEADS, ROW_HEADS_ONE, ROW_KV_HEADS_ONE, ROW_HEADS_D, ROW_KV_HEADS_D, ROW_MLP, ROW_VOCAB, SQUARE };
+enum shape {
+    ROW_ONE,
+    ROW_D,
+    ROW_HEADS,
+    ROW_KV_HEADS,
+    ROW_HEADS_ONE,
+    ROW_KV_HEADS_ONE,
+    ROW_HEADS_D,
+    ROW_KV_HEADS_D,
+    ROW_MLP,
+    ROW_VOCAB,
+    SQUARE
+};
 
-/* name: after "blocks.L." for sites of a block. Derived sites are copies or products that a glob does not take. */
+/* name: after "blocks.L." for sites of a block. Derived sites are copies or products that a glob does not
+ * take. */
 static const struct site {
     const char *name;
     enum shape shape;
@@ -66,7 +79,7 @@ static const struct site {
 };
 
 #define FIRST_IN_BLOCK SONDE_SITE_RESID_PRE
-#define LAST_IN_BLOCK SONDE_SITE_RESID_POST
+#define LAST_IN_BLOCK  SONDE_SITE_RESID_POST
 
 /* Hugging Face module paths, what nnsight users type; %zu is the layer. */
 static const struct {
@@ -105,8 +118,14 @@ static const struct {
 /* Other words that TransformerLens' get_act_name takes. */
 static const struct {
     const char *alias, *name;
-} short_aliases[] = {{"attn", "pattern"},       {"attn_logits", "attn_scores"}, {"key", "k"},        {"query", "q"},
-                     {"value", "v"},            {"mlp_pre", "pre"},             {"mlp_mid", "mid"},  {"mlp_post", "post"},
+} short_aliases[] = {{"attn", "pattern"},
+                     {"attn_logits", "attn_scores"},
+                     {"key", "k"},
+                     {"query", "q"},
+                     {"value", "v"},
+                     {"mlp_pre", "pre"},
+                     {"mlp_mid", "mid"},
+                     {"mlp_post", "post"},
                      {"result_pre_b_O", "result"}};
 
 /* ---- facts about a site ---------------------------------------- */
@@ -184,17 +203,39 @@ int sonde_site_shape(const sonde_arch *a, enum sonde_site s, uint64_t dim[2])
 {
     const uint64_t h = a->n_heads, kv = a->n_kv_heads;
     switch (sites[s].shape) {
-    case ROW_ONE: dim[0] = 1; return 1;
-    case ROW_D: dim[0] = a->d_model; return 1;
-    case ROW_MLP: dim[0] = a->d_mlp; return 1;
-    case ROW_VOCAB: dim[0] = a->n_vocab_out; return 1;
-    case SQUARE: dim[0] = h; return 1;
-    case ROW_HEADS: dim[0] = h, dim[1] = a->d_head; return 2;
-    case ROW_KV_HEADS: dim[0] = kv, dim[1] = a->d_head; return 2;
-    case ROW_HEADS_ONE: dim[0] = h, dim[1] = 1; return 2;
-    case ROW_KV_HEADS_ONE: dim[0] = kv, dim[1] = 1; return 2;
-    case ROW_HEADS_D: dim[0] = h, dim[1] = a->d_model; return 2;
-    case ROW_KV_HEADS_D: dim[0] = kv, dim[1] = a->d_model; return 2;
+    case ROW_ONE:
+        dim[0] = 1;
+        return 1;
+    case ROW_D:
+        dim[0] = a->d_model;
+        return 1;
+    case ROW_MLP:
+        dim[0] = a->d_mlp;
+        return 1;
+    case ROW_VOCAB:
+        dim[0] = a->n_vocab_out;
+        return 1;
+    case SQUARE:
+        dim[0] = h;
+        return 1;
+    case ROW_HEADS:
+        dim[0] = h, dim[1] = a->d_head;
+        return 2;
+    case ROW_KV_HEADS:
+        dim[0] = kv, dim[1] = a->d_head;
+        return 2;
+    case ROW_HEADS_ONE:
+        dim[0] = h, dim[1] = 1;
+        return 2;
+    case ROW_KV_HEADS_ONE:
+        dim[0] = kv, dim[1] = 1;
+        return 2;
+    case ROW_HEADS_D:
+        dim[0] = h, dim[1] = a->d_model;
+        return 2;
+    case ROW_KV_HEADS_D:
+        dim[0] = kv, dim[1] = a->d_model;
+        return 2;
     }
     return 0;
 }
@@ -239,7 +280,8 @@ static enum sonde_code push(sonde_hook_list *list, sonde_hook h, sonde_err *err)
     return SONDE_OK;
 }
 
-static enum sonde_code push_named(sonde_hook_list *list, const sonde_arch *a, sonde_hook h, const char *spec, sonde_err *err)
+static enum sonde_code push_named(sonde_hook_list *list, const sonde_arch *a, sonde_hook h, const char *spec,
+                                  sonde_err *err)
 {
     const char *why = sonde_site_absent(a, h.site);
     if (why) {
@@ -278,11 +320,13 @@ static enum sonde_code check_layer(const sonde_arch *a, size_t layer, const char
 {
     if (layer < a->n_layers)
         return SONDE_OK;
-    return sonde_fail(err, SONDE_E_USAGE, "hook '%.100s': this model has layers 0 to %zu", spec, a->n_layers - 1);
+    return sonde_fail(err, SONDE_E_USAGE, "hook '%.100s': this model has layers 0 to %zu", spec,
+                      a->n_layers - 1);
 }
 
 /* "blocks.3.NAME", canonical or bridge. found stays false if no site is called so. */
-static enum sonde_code add_full_name(sonde_hook_list *list, const sonde_arch *a, const char *spec, bool *found, sonde_err *err)
+static enum sonde_code add_full_name(sonde_hook_list *list, const sonde_arch *a, const char *spec,
+                                     bool *found, sonde_err *err)
 {
     size_t layer = 0;
     const char *rest = spec;
@@ -306,7 +350,8 @@ static enum sonde_code add_full_name(sonde_hook_list *list, const sonde_arch *a,
 }
 
 /* "q6", "resid_post3", "mlp_post2", "embed"; without a layer: in every layer. */
-static enum sonde_code add_shorthand(sonde_hook_list *list, const sonde_arch *a, const char *spec, bool *found, sonde_err *err)
+static enum sonde_code add_shorthand(sonde_hook_list *list, const sonde_arch *a, const char *spec,
+                                     bool *found, sonde_err *err)
 {
     char word[40];
     size_t n = strcspn(spec, "0123456789-"), layer = 0;
@@ -334,8 +379,8 @@ static enum sonde_code add_shorthand(sonde_hook_list *list, const sonde_arch *a,
 }
 
 /* "scale4ln1", "normalized4ln2", "scale" (the final norm's). */
-static enum sonde_code add_norm_shorthand(sonde_hook_list *list, const sonde_arch *a, const char *spec, bool *found,
-                                          sonde_err *err)
+static enum sonde_code add_norm_shorthand(sonde_hook_list *list, const sonde_arch *a, const char *spec,
+                                          bool *found, sonde_err *err)
 {
     static const char *const words[] = {"scale", "normalized"};
     for (size_t w = 0; w < 2; w++) {
@@ -359,7 +404,8 @@ static enum sonde_code add_norm_shorthand(sonde_hook_list *list, const sonde_arc
     return SONDE_OK;
 }
 
-static enum sonde_code add_module_path(sonde_hook_list *list, const sonde_arch *a, const char *spec, bool *found, sonde_err *err)
+static enum sonde_code add_module_path(sonde_hook_list *list, const sonde_arch *a, const char *spec,
+                                       bool *found, sonde_err *err)
 {
     for (size_t i = 0; i < sizeof module_paths / sizeof *module_paths; i++) {
         const char *path = module_paths[i].path, *hole = strstr(path, "%zu");
@@ -380,7 +426,8 @@ static enum sonde_code add_module_path(sonde_hook_list *list, const sonde_arch *
     return SONDE_OK;
 }
 
-static enum sonde_code add_glob(sonde_hook_list *list, const sonde_arch *a, const char *spec, bool *found, sonde_err *err)
+static enum sonde_code add_glob(sonde_hook_list *list, const sonde_arch *a, const char *spec, bool *found,
+                                sonde_err *err)
 {
     const char *dot = strrchr(spec, '.'), *last = dot ? dot + 1 : spec;
     bool derived_too = !strpbrk(last, "*?[");
@@ -402,7 +449,7 @@ static enum sonde_code add_glob(sonde_hook_list *list, const sonde_arch *a, cons
 
 static enum sonde_code unknown(const sonde_arch *a, const char *spec, sonde_err *err)
 {
-    char (*name)[SONDE_HOOK_NAME_MAX] = malloc(sizeof *name * SONDE_N_SITES * 2);
+    char(*name)[SONDE_HOOK_NAME_MAX] = malloc(sizeof *name * SONDE_N_SITES * 2);
     const char *list[SONDE_N_SITES * 2];
     char near[320];
     size_t n = 0;
@@ -421,16 +468,18 @@ static enum sonde_code unknown(const sonde_arch *a, const char *spec, sonde_err 
             list[n++] = brief((enum sonde_site)s);
     }
     sonde_suggest(spec, list, n, near, sizeof near);
-    enum sonde_code code = sonde_fail(err, SONDE_E_USAGE, "no hook '%.100s' in this model%s", spec,
-                                      *near ? near : "; the names are those of TransformerLens, e.g. blocks.0.hook_resid_post");
+    enum sonde_code code =
+        sonde_fail(err, SONDE_E_USAGE, "no hook '%.100s' in this model%s", spec,
+                   *near ? near : "; the names are those of TransformerLens, e.g. blocks.0.hook_resid_post");
     free(name);
     return code;
 }
 
 enum sonde_code sonde_hooks_add(sonde_hook_list *list, const sonde_arch *a, const char *spec, sonde_err *err)
 {
-    static enum sonde_code (*const ways[])(sonde_hook_list *, const sonde_arch *, const char *, bool *, sonde_err *) = {
-        add_full_name, add_shorthand, add_norm_shorthand, add_module_path};
+    static enum sonde_code (*const ways[])(sonde_hook_list *, const sonde_arch *, const char *, bool *,
+                                           sonde_err *) = {add_full_name, add_shorthand, add_norm_shorthand,
+                                                           add_module_path};
     bool found = false;
     enum sonde_code code = SONDE_OK;
     if (strpbrk(spec, "*?["))

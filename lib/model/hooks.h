@@ -2,9 +2,10 @@
  * Hook points: their names (TransformerLens legacy names are the canonical ones), shapes and order.
  *
  * Shapes are those of one sequence of P tokens: [P, d], [P, H, dh], [P, 1], [H, Pq, Pk], ...
- * Meanings: hook_normalized is before gamma and beta; hook_scale is the divisor; q and k are before qk-norm and rotary,
- * rot_q and rot_k are what is dotted; attn_scores are scaled, capped and masked with -inf; attn_out and mlp_out are what
- * is added to the residual stream (after a post-norm); a gated MLP's pre is the gate. */
+ * Meanings: hook_normalized is before gamma and beta; hook_scale is the divisor; q and k are before qk-norm
+ * and rotary, rot_q and rot_k are what is dotted; attn_scores are scaled, capped and masked with -inf;
+ * attn_out and mlp_out are what is added to the residual stream (after a post-norm); a gated MLP's pre is the
+ * gate. */
 #ifndef SONDE_MODEL_HOOKS_H
 #define SONDE_MODEL_HOOKS_H
 
@@ -94,10 +95,10 @@ size_t sonde_hook_order(const sonde_arch *a, sonde_hook h);
  *  - a glob over canonical names ("blocks.*.hook_resid_post", "*")
  *  - TransformerLens' shorthand: "q6", "resid_post3", "mlp_post2", "scale4ln1", "embed"; without a layer
  *    ("resid_post") the site in every layer
- *  - aliases: TransformerLens 3 bridge names ("blocks.3.hook_out"), Hugging Face module paths ("transformer.h.3.output",
- *    "model.layers.3.self_attn.q_proj.output")
- * A glob takes only what the model has and the list can hold (never the logits or the derived [P, H, d] copies unless named
- * without wildcards in that part). Errors: SONDE_E_USAGE with near names, or with the reason why this model lacks the hook. */
+ *  - aliases: TransformerLens 3 bridge names ("blocks.3.hook_out"), Hugging Face module paths
+ * ("transformer.h.3.output", "model.layers.3.self_attn.q_proj.output") A glob takes only what the model has
+ * and the list can hold (never the logits or the derived [P, H, d] copies unless named without wildcards in
+ * that part). Errors: SONDE_E_USAGE with near names, or with the reason why this model lacks the hook. */
 typedef struct sonde_hook_list {
     sonde_hook *hook;
     size_t n, cap;

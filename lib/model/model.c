@@ -35,8 +35,8 @@ static enum sonde_code keep_config_file(sonde_model *m, const sonde_map *map, so
 }
 
 /* config.json of a directory: its bytes, the arch that it describes, and the family. */
-static enum sonde_code read_config(const char *dir, sonde_arch *arch, const struct family **family, sonde_arena *arena,
-                                   sonde_map **out, sonde_err *err)
+static enum sonde_code read_config(const char *dir, sonde_arch *arch, const struct family **family,
+                                   sonde_arena *arena, sonde_map **out, sonde_err *err)
 {
     json_t *config = NULL;
     char what[480];
@@ -45,7 +45,8 @@ static enum sonde_code read_config(const char *dir, sonde_arch *arch, const stru
     if ((code = sonde_map_open_in(dir, "config.json", out, err)))
         return code;
     if ((*out)->n_bytes > CONFIG_MAX_BYTES)
-        code = sonde_fail(err, SONDE_E_INPUT, "%s: %zu bytes, a config has at most %u", what, (*out)->n_bytes, CONFIG_MAX_BYTES);
+        code = sonde_fail(err, SONDE_E_INPUT, "%s: %zu bytes, a config has at most %u", what, (*out)->n_bytes,
+                          CONFIG_MAX_BYTES);
     if (!code)
         code = sonde_json_parse((*out)->data, (*out)->n_bytes, CONFIG_MAX_NODES, what, &config, err);
     if (!code)
@@ -66,7 +67,8 @@ enum sonde_code sonde_model_config(const char *dir, sonde_arch *arch, sonde_aren
     return code;
 }
 
-static enum sonde_code open_directory(sonde_model *m, struct source *source, const sonde_work *work, sonde_err *err)
+static enum sonde_code open_directory(sonde_model *m, struct source *source, const sonde_work *work,
+                                      sonde_err *err)
 {
     sonde_map *map;
     enum sonde_code code = read_config(m->path, &m->arch, &source->family, m->arena, &map, err);
@@ -77,17 +79,19 @@ static enum sonde_code open_directory(sonde_model *m, struct source *source, con
     return code ? code : sonde_safetensors_open_dir(m->path, work ? work->budget : NULL, &m->file, err);
 }
 
-static enum sonde_code open_llama2c(sonde_model *m, struct source *source, const sonde_work *work, sonde_err *err)
+static enum sonde_code open_llama2c(sonde_model *m, struct source *source, const sonde_work *work,
+                                    sonde_err *err)
 {
     sonde_llama2c h;
     enum sonde_code code = sonde_llama2c_open(m->path, work ? work->budget : NULL, &h, &m->file, err);
     if (code)
         return code;
-    json_t *config = json_pack("{s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:f,s:f,s:b}", "model_type", "llama", "hidden_size", (int)h.dim,
-                               "intermediate_size", (int)h.hidden_dim, "num_hidden_layers", (int)h.n_layers,
-                               "num_attention_heads", (int)h.n_heads, "num_key_value_heads", (int)h.n_kv_heads, "vocab_size",
-                               (int)h.vocab_size, "max_position_embeddings", (int)h.seq_len, "rms_norm_eps", 1e-5,
-                               "rope_theta", 10000.0, "tie_word_embeddings", (int)h.shared_classifier);
+    json_t *config =
+        json_pack("{s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:f,s:f,s:b}", "model_type", "llama", "hidden_size",
+                  (int)h.dim, "intermediate_size", (int)h.hidden_dim, "num_hidden_layers", (int)h.n_layers,
+                  "num_attention_heads", (int)h.n_heads, "num_key_value_heads", (int)h.n_kv_heads,
+                  "vocab_size", (int)h.vocab_size, "max_position_embeddings", (int)h.seq_len, "rms_norm_eps",
+                  1e-5, "rope_theta", 10000.0, "tie_word_embeddings", (int)h.shared_classifier);
     if (!config)
         return sonde_fail(err, SONDE_E_MEMORY, "%s: no memory for the config", m->path);
     source->interleaved_rope = true;
@@ -98,7 +102,8 @@ static enum sonde_code open_llama2c(sonde_model *m, struct source *source, const
     return code;
 }
 
-static enum sonde_code open_gguf(sonde_model *m, struct source *source, const sonde_work *work, sonde_err *err)
+static enum sonde_code open_gguf(sonde_model *m, struct source *source, const sonde_work *work,
+                                 sonde_err *err)
 {
     enum sonde_code code = sonde_gguf_open(m->path, work ? work->budget : NULL, &m->file, err);
     if (code)
@@ -115,13 +120,17 @@ static enum sonde_code open_gguf(sonde_model *m, struct source *source, const so
 static enum sonde_code refuse_foreign(const char *path, const unsigned char *head, size_t n, sonde_err *err)
 {
     if (n >= 4 && !memcmp(head, "PK\3\4", 4))
-        return sonde_fail(err, SONDE_E_INPUT,
-                          "%s: a zip archive (torch .bin or .pt?); save it as safetensors with safetensors.torch.save_file", path);
+        return sonde_fail(
+            err, SONDE_E_INPUT,
+            "%s: a zip archive (torch .bin or .pt?); save it as safetensors with safetensors.torch.save_file",
+            path);
     if (n >= 2 && head[0] == 0x80 && head[1] <= 5)
-        return sonde_fail(err, SONDE_E_INPUT, "%s: a Python pickle, which can run code; save it as safetensors instead", path);
+        return sonde_fail(err, SONDE_E_INPUT,
+                          "%s: a Python pickle, which can run code; save it as safetensors instead", path);
     if (n >= 9 && head[8] == '{')
-        return sonde_fail(err, SONDE_E_INPUT, "%s: a safetensors file alone says no architecture; give the directory that holds "
-                                              "it and config.json",
+        return sonde_fail(err, SONDE_E_INPUT,
+                          "%s: a safetensors file alone says no architecture; give the directory that holds "
+                          "it and config.json",
                           path);
     return SONDE_OK;
 }
@@ -162,7 +171,8 @@ enum sonde_code sonde_model_open(const char *path, const sonde_model_options *op
     if (!m->path)
         goto fail;
     if ((code = open_any(m, &source, work, err)) ||
-        (code = weights_load(m, &source, work, options && options->strict_finite, err)) || (code = weights_process(m, err)))
+        (code = weights_load(m, &source, work, options && options->strict_finite, err)) ||
+        (code = weights_process(m, err)))
         goto fail;
     *out = m;
     return SONDE_OK;

@@ -10,16 +10,16 @@
 
 /* Weight processing as TransformerLens defines it. Bits of sonde_model_options.processing. */
 enum sonde_processing {
-    SONDE_FOLD_LN = 1,              /* gamma and beta into the weights that read; LayerNorm: centre those over d as well */
-    SONDE_CENTER_WRITING = 2,       /* what writes to the residual minus its mean over d (LayerNorm models only) */
-    SONDE_CENTER_UNEMBED = 4,       /* unembedding minus its mean over the vocabulary (not with a final soft cap) */
-    SONDE_FOLD_VALUE_BIASES = 8     /* b_O += b_V W_O, b_V = 0 */
+    SONDE_FOLD_LN = 1, /* gamma and beta into the weights that read; LayerNorm: centre those over d as well */
+    SONDE_CENTER_WRITING = 2, /* what writes to the residual minus its mean over d (LayerNorm models only) */
+    SONDE_CENTER_UNEMBED = 4, /* unembedding minus its mean over the vocabulary (not with a final soft cap) */
+    SONDE_FOLD_VALUE_BIASES = 8 /* b_O += b_V W_O, b_V = 0 */
 };
 
 typedef struct sonde_model_options {
-    unsigned processing;            /* 0: the weights as they are */
-    const sonde_kernels *kernels;   /* NULL: the best */
-    bool strict_finite;             /* refuse NaN and infinity in weights (SONDE_E_NUMERIC naming the tensor) */
+    unsigned processing;          /* 0: the weights as they are */
+    const sonde_kernels *kernels; /* NULL: the best */
+    bool strict_finite;           /* refuse NaN and infinity in weights (SONDE_E_NUMERIC naming the tensor) */
 } sonde_model_options;
 
 typedef struct sonde_affine {
@@ -28,14 +28,14 @@ typedef struct sonde_affine {
 
 typedef struct sonde_layer {
     sonde_affine ln1, ln2, ln1_post, ln2_post, mlp_ln;
-    sonde_packed qkv;  /* [d, (H + 2 Hk) dh]: q heads, k heads, v heads */
-    float *qkv_bias;   /* or NULL */
+    sonde_packed qkv;       /* [d, (H + 2 Hk) dh]: q heads, k heads, v heads */
+    float *qkv_bias;        /* or NULL */
     float *q_norm, *k_norm; /* [dh] */
-    sonde_packed o;    /* [H dh, d] */
+    sonde_packed o;         /* [H dh, d] */
     float *o_bias;
-    sonde_packed in;   /* [d, m] or gated [d, 2m]: gate, then up */
+    sonde_packed in; /* [d, m] or gated [d, 2m]: gate, then up */
     float *in_bias;
-    sonde_packed out;  /* [m, d] */
+    sonde_packed out; /* [m, d] */
     float *out_bias;
 } sonde_layer;
 
@@ -44,38 +44,43 @@ typedef struct sonde_model {
     const sonde_kernels *kernels;
     unsigned processing;
     const char *path;
-    const char *config_json;    /* the config as the file has it (for llama2.c and GGUF: made from the header) */
+    const char *config_json; /* the config as the file has it (for llama2.c and GGUF: made from the header) */
     sonde_layer *layer;
     sonde_affine ln_final;
-    sonde_tensor embed;         /* [V, d], in the file's type; use sonde_model_embed */
-    bool embed_centred;         /* rows lose their mean (center_writing_weights) */
-    float *position;            /* [n_ctx, d] or NULL */
-    sonde_packed unembed;       /* [d, V_out] */
+    sonde_tensor embed;   /* [V, d], in the file's type; use sonde_model_embed */
+    bool embed_centred;   /* rows lose their mean (center_writing_weights) */
+    float *position;      /* [n_ctx, d] or NULL */
+    sonde_packed unembed; /* [d, V_out] */
     float *unembed_bias;
-    uint64_t n_parameters;      /* elements of the tensors used; a tied embedding counts once */
-    size_t n_unused;            /* tensors in the file that the family does not know */
-    const char *first_unused;   /* name of one of them, or NULL */
+    uint64_t n_parameters;    /* elements of the tensors used; a tied embedding counts once */
+    size_t n_unused;          /* tensors in the file that the family does not know */
+    const char *first_unused; /* name of one of them, or NULL */
     sonde_tensors *file;
     sonde_arena *arena;
 } sonde_model;
 
-/* Open a Hugging Face directory, a llama2.c .bin or a GGUF. Every tensor's shape is checked against the config, both numbers in the
- * message. work gives the threads that pack and the memory limit. Errors: SONDE_E_IO, SONDE_E_INPUT, SONDE_E_USAGE
- * (processing that this family does not allow), SONDE_E_MEMORY, SONDE_E_NUMERIC. */
+/* Open a Hugging Face directory, a llama2.c .bin or a GGUF. Every tensor's shape is checked against the
+ * config, both numbers in the message. work gives the threads that pack and the memory limit. Errors:
+ * SONDE_E_IO, SONDE_E_INPUT, SONDE_E_USAGE (processing that this family does not allow), SONDE_E_MEMORY,
+ * SONDE_E_NUMERIC. */
 enum sonde_code sonde_model_open(const char *path, const sonde_model_options *options, const sonde_work *work,
                                  sonde_model **out, sonde_err *err);
 void sonde_model_close(sonde_model *m); /* NULL is fine */
 
-/* What a directory's config.json says, without opening the weights. *arch: its tables live in arena. Errors as above. */
+/* What a directory's config.json says, without opening the weights. *arch: its tables live in arena. Errors
+ * as above. */
 enum sonde_code sonde_model_config(const char *dir, sonde_arch *arch, sonde_arena *arena, sonde_err *err);
 
-/* Does this tensor name carry nothing for the family of arch (a mask buffer, the second copy of a tied embedding)? */
+/* Does this tensor name carry nothing for the family of arch (a mask buffer, the second copy of a tied
+ * embedding)? */
 bool sonde_model_ignores(const sonde_arch *arch, const char *tensor_name);
 
-/* Row `id` of the embedding, scaled and centred as the model asks, into out [d]. id must be in [0, n_vocab). */
+/* Row `id` of the embedding, scaled and centred as the model asks, into out [d]. id must be in [0, n_vocab).
+ */
 void sonde_model_embed(const sonde_model *m, int32_t id, float *out);
 
-/* A batch has been embedded: the pages of a large mapped embedding may go, so that memory stays near the packed weights. */
+/* A batch has been embedded: the pages of a large mapped embedding may go, so that memory stays near the
+ * packed weights. */
 void sonde_model_embed_done(const sonde_model *m);
 
 /* Names of the processing bits, comma-separated ("fold_ln,center_writing_weights"), "none" for 0. */

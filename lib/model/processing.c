@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * Weight processing as TransformerLens defines it, on packed weights: a column of W holds all that one output reads, so
- * folding and centring what is read works column by column; centring what is written takes the mean over columns. */
+ * Weight processing as TransformerLens defines it, on packed weights: a column of W holds all that one output
+ * reads, so folding and centring what is read works column by column; centring what is written takes the mean
+ * over columns. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,8 @@ static void repack_column(const sonde_packed *w, size_t j, const float *column)
 }
 
 /* W' = diag(gamma) W, minus each column's mean if `centre`; b' = b + beta W. */
-static void fold_norm(const sonde_packed *w, float *bias, const sonde_affine *ln, bool centre, struct work_columns *s)
+static void fold_norm(const sonde_packed *w, float *bias, const sonde_affine *ln, bool centre,
+                      struct work_columns *s)
 {
     for (size_t j = 0; j < w->n; j++) {
         double from_beta = 0, sum = 0;
@@ -163,12 +165,14 @@ enum sonde_code weights_process(sonde_model *m, sonde_err *err)
     enum sonde_code code = SONDE_OK;
     if (!m->processing)
         return SONDE_OK;
-    if ((m->processing & SONDE_CENTER_WRITING) && (a->norm != SONDE_NORM_LAYER || a->final_norm != SONDE_NORM_LAYER))
-        return sonde_fail(err, SONDE_E_USAGE, "%s: center_writing_weights needs LayerNorm; the family '%s' has none", m->path,
+    if ((m->processing & SONDE_CENTER_WRITING) &&
+        (a->norm != SONDE_NORM_LAYER || a->final_norm != SONDE_NORM_LAYER))
+        return sonde_fail(err, SONDE_E_USAGE,
+                          "%s: center_writing_weights needs LayerNorm; the family '%s' has none", m->path,
                           a->family);
     if ((m->processing & SONDE_CENTER_UNEMBED) && a->final_softcap > 0)
-        return sonde_fail(err, SONDE_E_USAGE, "%s: center_unembed would change capped logits (cap %g)", m->path,
-                          (double)a->final_softcap);
+        return sonde_fail(err, SONDE_E_USAGE, "%s: center_unembed would change capped logits (cap %g)",
+                          m->path, (double)a->final_softcap);
     size_t k = a->d_model > a->d_mlp ? a->d_model : a->d_mlp, heads = a->n_heads * a->d_head;
     k = k > heads ? k : heads;
     s.column = malloc(k * sizeof *s.column);
@@ -213,7 +217,8 @@ enum sonde_code sonde_processing_parse(const char *text, unsigned *out, sonde_er
             i++;
         if (i == N_BITS)
             return sonde_fail(err, SONDE_E_USAGE,
-                              "weight processing '%.*s' is not known (none, fold_ln, center_writing_weights, center_unembed, "
+                              "weight processing '%.*s' is not known (none, fold_ln, center_writing_weights, "
+                              "center_unembed, "
                               "fold_value_biases are)",
                               (int)(n < 60 ? n : 60), s);
         p |= bits[i].bit;

@@ -17,7 +17,8 @@ static double llama3(double f, const struct rope_scaling *s)
     return (1 - t) * f / s->factor + t * f;
 }
 
-float *rope_frequencies(size_t rope_dim, double theta, const struct rope_scaling *s, sonde_arena *arena, sonde_err *err)
+float *rope_frequencies(size_t rope_dim, double theta, const struct rope_scaling *s, sonde_arena *arena,
+                        sonde_err *err)
 {
     size_t n = rope_dim / 2;
     float *f = sonde_arena_get(arena, n, sizeof *f, err);

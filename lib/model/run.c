@@ -46,7 +46,8 @@ static enum sonde_code make_workspace(sonde_run *r, sonde_err *err)
         !(r->out = floats(r, rows, a->d_model, err)) || !(r->qkv = floats(r, rows, sonde_arch_qkv(a), err)) ||
         !(r->z = floats(r, rows, a->n_heads * a->d_head, err)) ||
         !(r->mlp = floats(r, rows, a->gated ? 2 * a->d_mlp : a->d_mlp, err)) ||
-        !(r->soft = floats(r, 1, a->d_mlp, err)) || !(r->mean = floats(r, rows, a->n_heads, err)) || !(r->scale = floats(r, rows, a->n_heads, err)) ||
+        !(r->soft = floats(r, 1, a->d_mlp, err)) || !(r->mean = floats(r, rows, a->n_heads, err)) ||
+        !(r->scale = floats(r, rows, a->n_heads, err)) ||
         !(r->hooked = sonde_arena_get(r->arena, a->n_layers * SONDE_N_SITES, 1, err)))
         return SONDE_E_MEMORY;
     enum sonde_code code = SONDE_OK;
@@ -58,15 +59,17 @@ static enum sonde_code make_workspace(sonde_run *r, sonde_err *err)
             r->cosine[1] = r->cosine[0], r->sine[1] = r->sine[0];
     }
     if (!code)
-        code = sonde_attend_space_new(r->m->kernels, r->max_keys, a->d_head, sonde_pool_threads(r->pool), r->arena, &r->attend, err);
+        code = sonde_attend_space_new(r->m->kernels, r->max_keys, a->d_head, sonde_pool_threads(r->pool),
+                                      r->arena, &r->attend, err);
     return code;
 }
 
-enum sonde_code sonde_run_new(const sonde_model *m, size_t max_rows, size_t max_keys, sonde_pool *pool, sonde_budget *budget,
-                              sonde_run **out, sonde_err *err)
+enum sonde_code sonde_run_new(const sonde_model *m, size_t max_rows, size_t max_keys, sonde_pool *pool,
+                              sonde_budget *budget, sonde_run **out, sonde_err *err)
 {
     if (max_keys > m->arch.n_ctx)
-        return sonde_fail(err, SONDE_E_USAGE, "a context of %zu tokens is longer than this model's %zu", max_keys, m->arch.n_ctx);
+        return sonde_fail(err, SONDE_E_USAGE, "a context of %zu tokens is longer than this model's %zu",
+                          max_keys, m->arch.n_ctx);
     sonde_run *r = calloc(1, sizeof *r);
     if (!r)
         return sonde_fail(err, SONDE_E_MEMORY, "no memory for a run");
@@ -75,7 +78,8 @@ enum sonde_code sonde_run_new(const sonde_model *m, size_t max_rows, size_t max_
     r->max_rows = max_rows;
     r->max_keys = max_keys;
     enum sonde_code code = SONDE_E_MEMORY;
-    if (!(r->arena = sonde_arena_new(budget, err)) || !(r->extra = sonde_arena_new(budget, err)) || (code = make_workspace(r, err))) {
+    if (!(r->arena = sonde_arena_new(budget, err)) || !(r->extra = sonde_arena_new(budget, err)) ||
+        (code = make_workspace(r, err))) {
         sonde_run_free(r);
         return code;
     }
@@ -93,13 +97,15 @@ void sonde_run_free(sonde_run *r)
     free(r);
 }
 
-enum sonde_code sonde_cache_new(const sonde_model *m, size_t n_max, sonde_budget *budget, sonde_cache **out, sonde_err *err)
+enum sonde_code sonde_cache_new(const sonde_model *m, size_t n_max, sonde_budget *budget, sonde_cache **out,
+                                sonde_err *err)
 {
     sonde_arena *arena = sonde_arena_new(budget, err);
     sonde_cache *c = arena ? sonde_arena_get(arena, 1, sizeof *c, err) : NULL;
     size_t width = m->arch.n_kv_heads * m->arch.d_head, n;
     if (!c || !sonde_mul(&n, n_max, width) || !sonde_mul(&n, n, m->arch.n_layers) ||
-        !(c->k = sonde_arena_get(arena, n, sizeof(float), err)) || !(c->v = sonde_arena_get(arena, n, sizeof(float), err))) {
+        !(c->k = sonde_arena_get(arena, n, sizeof(float), err)) ||
+        !(c->v = sonde_arena_get(arena, n, sizeof(float), err))) {
         sonde_arena_free(arena);
         return SONDE_E_MEMORY;
     }
@@ -128,7 +134,8 @@ void sonde_cache_free(sonde_cache *c)
 
 /* ---- hooks ---------------------------------------- */
 
-enum sonde_code sonde_run_hook(sonde_run *r, sonde_hook h, bool write, sonde_hook_fn fn, void *arg, sonde_err *err)
+enum sonde_code sonde_run_hook(sonde_run *r, sonde_hook h, bool write, sonde_hook_fn fn, void *arg,
+                               sonde_err *err)
 {
     const sonde_arch *a = &r->m->arch;
     char name[SONDE_HOOK_NAME_MAX];
@@ -138,8 +145,8 @@ enum sonde_code sonde_run_hook(sonde_run *r, sonde_hook h, bool write, sonde_hoo
     if (!why && h.site == SONDE_SITE_TOKENS && write)
         why = "tokens can only be read";
     if (why || h.layer >= a->n_layers)
-        return sonde_fail(err, SONDE_E_USAGE, "hook %s: not in this model (%s): %s", sonde_hook_name(h, name), a->family,
-                          why ? why : "no such layer");
+        return sonde_fail(err, SONDE_E_USAGE, "hook %s: not in this model (%s): %s", sonde_hook_name(h, name),
+                          a->family, why ? why : "no such layer");
     if (r->n_entries == r->cap_entries) {
         size_t cap = r->cap_entries ? 2 * r->cap_entries : 16;
         struct hook_entry *p = realloc(r->entry, cap * sizeof *p);
@@ -211,7 +218,8 @@ enum sonde_code visit(sonde_run *r, enum sonde_site s, size_t layer, float *data
     return SONDE_OK;
 }
 
-enum sonde_code visit_square(sonde_run *r, enum sonde_site s, size_t layer, size_t sequence, float *data, size_t n_keys)
+enum sonde_code visit_square(sonde_run *r, enum sonde_site s, size_t layer, size_t sequence, float *data,
+                             size_t n_keys)
 {
     if (!hooked(r, s, layer))
         return SONDE_OK;
@@ -252,8 +260,8 @@ static void columns_task(void *arg, size_t task, int thread)
     sonde_matmul(j->w, 0, a, b, j->x, j->ldx, j->n_rows, j->y + (a - j->n0), j->ldy, j->e ? &e : NULL);
 }
 
-void project(sonde_run *r, const sonde_packed *w, size_t n0, size_t n1, const float *x, size_t ldx, size_t n_rows, float *y,
-             size_t ldy, const sonde_epilogue *e)
+void project(sonde_run *r, const sonde_packed *w, size_t n0, size_t n1, const float *x, size_t ldx,
+             size_t n_rows, float *y, size_t ldy, const sonde_epilogue *e)
 {
     size_t n = n1 - n0, threads = (size_t)sonde_pool_threads(r->pool);
     if (threads < 2 || n < 128 || n_rows * n * w->k < 100000) {
@@ -265,8 +273,9 @@ void project(sonde_run *r, const sonde_packed *w, size_t n0, size_t n1, const fl
     sonde_pool_run(r->pool, (n + job.step - 1) / job.step, columns_task, &job);
 }
 
-enum sonde_code normalise(sonde_run *r, enum sonde_norm kind, const sonde_affine *w, enum sonde_site scale_site, size_t layer,
-                          const float *x, size_t ldx, size_t d, float *y, size_t ldy, const float **in)
+enum sonde_code normalise(sonde_run *r, enum sonde_norm kind, const sonde_affine *w,
+                          enum sonde_site scale_site, size_t layer, const float *x, size_t ldx, size_t d,
+                          float *y, size_t ldy, const float **in)
 {
     const sonde_kernels *k = r->m->kernels;
     float eps = r->m->arch.eps;
@@ -299,13 +308,15 @@ static enum sonde_code embed(sonde_run *r)
     for (size_t i = 0; i < r->n_rows; i++)
         sonde_model_embed(m, r->ids[i], r->x + i * d);
     sonde_model_embed_done(m);
-    if ((code = visit(r, SONDE_SITE_TOKENS, 0, NULL, 1)) || r->done || (code = visit(r, SONDE_SITE_EMBED, 0, r->x, d)) || r->done)
+    if ((code = visit(r, SONDE_SITE_TOKENS, 0, NULL, 1)) || r->done ||
+        (code = visit(r, SONDE_SITE_EMBED, 0, r->x, d)) || r->done)
         return code;
     if (!m->position)
         return SONDE_OK;
     for (size_t s = 0; s < r->n_seqs; s++)
         for (size_t i = r->start[s]; i < r->start[s + 1]; i++)
-            memcpy(r->out + (i - r->start[0]) * d, m->position + (r->first + i - r->start[s]) * d, d * sizeof *r->out);
+            memcpy(r->out + (i - r->start[0]) * d, m->position + (r->first + i - r->start[s]) * d,
+                   d * sizeof *r->out);
     if ((code = visit(r, SONDE_SITE_POS_EMBED, 0, r->out, d)) || r->done)
         return code;
     if (m->arch.positions == SONDE_POS_LEARNED) {
@@ -347,8 +358,14 @@ static enum sonde_code logits_whole(sonde_run *r, size_t s, const float *in)
     if (!all)
         return SONDE_E_MEMORY;
     make_logits(r, in + row * a->d_model, n, all);
-    sonde_view view = {.hook = {SONDE_SITE_LOGITS, 0}, .sequence = s, .first_pos = r->first, .n_rows = n, .width = v, .stride = v,
-                       .data = all, .ids = r->ids + row};
+    sonde_view view = {.hook = {SONDE_SITE_LOGITS, 0},
+                       .sequence = s,
+                       .first_pos = r->first,
+                       .n_rows = n,
+                       .width = v,
+                       .stride = v,
+                       .data = all,
+                       .ids = r->ids + row};
     enum sonde_code code = call_hooks(r, &view);
     size_t from = r->only_last ? n - 1 : 0;
     return code ? code : hand_on(r, s, from, n - from, all + from * v);
@@ -373,8 +390,8 @@ static enum sonde_code unembed(sonde_run *r)
 {
     const sonde_arch *a = &r->m->arch;
     const float *in;
-    enum sonde_code code = normalise(r, a->final_norm, &r->m->ln_final, SONDE_SITE_LN_FINAL_SCALE, 0, r->x, a->d_model, a->d_model,
-                                     r->h, a->d_model, &in);
+    enum sonde_code code = normalise(r, a->final_norm, &r->m->ln_final, SONDE_SITE_LN_FINAL_SCALE, 0, r->x,
+                                     a->d_model, a->d_model, r->h, a->d_model, &in);
     if (code || r->done)
         return code;
     if (hooked(r, SONDE_SITE_UNEMBED_IN, 0)) {
@@ -389,11 +406,13 @@ static enum sonde_code unembed(sonde_run *r)
     return code;
 }
 
-static enum sonde_code check_input(sonde_run *r, const int32_t *ids, const size_t *start, size_t n_seqs, sonde_err *err)
+static enum sonde_code check_input(sonde_run *r, const int32_t *ids, const size_t *start, size_t n_seqs,
+                                   sonde_err *err)
 {
     size_t n = start[n_seqs] - start[0], past = r->cache ? r->cache->n : 0;
     if (n > r->max_rows)
-        return sonde_fail(err, SONDE_E_USAGE, "%zu tokens at once, this run was made for %zu", n, r->max_rows);
+        return sonde_fail(err, SONDE_E_USAGE, "%zu tokens at once, this run was made for %zu", n,
+                          r->max_rows);
     if (r->cache && n_seqs != 1)
         return sonde_fail(err, SONDE_E_USAGE, "a cache holds one sequence, %zu were given", n_seqs);
     for (size_t s = 0; s < n_seqs; s++) {
@@ -404,13 +423,13 @@ static enum sonde_code check_input(sonde_run *r, const int32_t *ids, const size_
     }
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || (size_t)ids[i] >= r->m->arch.n_vocab)
-            return sonde_fail(err, SONDE_E_USAGE, "token %zu has id %d, this model's vocabulary is %zu", i, (int)ids[i],
-                              r->m->arch.n_vocab);
+            return sonde_fail(err, SONDE_E_USAGE, "token %zu has id %d, this model's vocabulary is %zu", i,
+                              (int)ids[i], r->m->arch.n_vocab);
     return SONDE_OK;
 }
 
-enum sonde_code sonde_run_forward(sonde_run *r, const int32_t *ids, const size_t *start, size_t n_seqs, sonde_cache *cache,
-                                  sonde_err *err)
+enum sonde_code sonde_run_forward(sonde_run *r, const int32_t *ids, const size_t *start, size_t n_seqs,
+                                  sonde_cache *cache, sonde_err *err)
 {
     enum sonde_code code;
     r->cache = cache;
@@ -430,8 +449,9 @@ enum sonde_code sonde_run_forward(sonde_run *r, const int32_t *ids, const size_t
     code = embed(r);
     for (size_t l = 0; l < r->m->arch.n_layers && !code && !r->done; l++)
         code = forward_block(r, l);
-    bool wants_end = r->logits_fn || r->last_order > sonde_hook_order(&r->m->arch, (sonde_hook){SONDE_SITE_RESID_POST,
-                                                                                              r->m->arch.n_layers - 1});
+    bool wants_end =
+        r->logits_fn || r->last_order > sonde_hook_order(&r->m->arch, (sonde_hook){SONDE_SITE_RESID_POST,
+                                                                                   r->m->arch.n_layers - 1});
     if (!code && !r->done && wants_end)
         code = unembed(r);
     if (!code && cache)

@@ -31,21 +31,21 @@ struct sonde_run {
     unsigned char *hooked;      /* [L * N_SITES], by site_index */
     struct hook_entry *entry;
     size_t n_entries, cap_entries;
-    size_t last_order;          /* of the deepest hook */
+    size_t last_order; /* of the deepest hook */
     sonde_logits_fn logits_fn;
     void *logits_arg;
     bool only_last;
 
     /* workspace, by rows of the batch */
-    float *x;      /* [rows, d] the residual stream */
-    float *h;      /* [rows, d] what a norm hands to a projection */
-    float *out;    /* [rows, d] what attention or MLP is about to add */
-    float *qkv;    /* [rows, (H + 2 Hk) dh] */
-    float *z;      /* [rows, H dh] */
-    float *mlp;    /* [rows, m or 2m] */
-    float *soft;   /* [m] */
-    float *mean, *scale; /* [rows * H] */
-    float *logits; /* [LOGIT_ROWS, V_out], made when first needed */
+    float *x;                   /* [rows, d] the residual stream */
+    float *h;                   /* [rows, d] what a norm hands to a projection */
+    float *out;                 /* [rows, d] what attention or MLP is about to add */
+    float *qkv;                 /* [rows, (H + 2 Hk) dh] */
+    float *z;                   /* [rows, H dh] */
+    float *mlp;                 /* [rows, m or 2m] */
+    float *soft;                /* [m] */
+    float *mean, *scale;        /* [rows * H] */
+    float *logits;              /* [LOGIT_ROWS, V_out], made when first needed */
     float *cosine[2], *sine[2]; /* [max_keys, rope_dim / 2]; 1: local layers */
     sonde_attend_space *attend;
 
@@ -54,9 +54,9 @@ struct sonde_run {
     const size_t *start;
     size_t n_seqs, n_rows;
     sonde_cache *cache;
-    size_t first; /* position of row 0 */
+    size_t first;       /* position of row 0 */
     float *shortformer; /* [rows, d] positions for the inputs of q and k, or NULL */
-    bool done;    /* the deepest hook has been reached */
+    bool done;          /* the deepest hook has been reached */
     sonde_err *err;
 };
 
@@ -70,12 +70,13 @@ static inline unsigned hooked(const sonde_run *r, enum sonde_site s, size_t laye
     return r->hooked[site_index(s, layer)];
 }
 
-/* Show a site to its hooks, sequence by sequence: row i of the batch begins at data + i * stride. Marks the pass done when this was the
- * deepest hook. A site without hooks costs nothing. */
+/* Show a site to its hooks, sequence by sequence: row i of the batch begins at data + i * stride. Marks the
+ * pass done when this was the deepest hook. A site without hooks costs nothing. */
 enum sonde_code visit(sonde_run *r, enum sonde_site s, size_t layer, float *data, size_t stride);
 
 /* The same for [H, n_rows, n_keys] of one sequence. */
-enum sonde_code visit_square(sonde_run *r, enum sonde_site s, size_t layer, size_t sequence, float *data, size_t n_keys);
+enum sonde_code visit_square(sonde_run *r, enum sonde_site s, size_t layer, size_t sequence, float *data,
+                             size_t n_keys);
 
 /* Mark the pass done if h was the deepest hook. */
 void reached(sonde_run *r, enum sonde_site s, size_t layer);
@@ -84,12 +85,13 @@ void reached(sonde_run *r, enum sonde_site s, size_t layer);
 enum sonde_code forward_block(sonde_run *r, size_t layer);
 
 /* y[rows, n1 - n0] = x W[:, n0:n1] (+ epilogue) with the run's threads. */
-void project(sonde_run *r, const sonde_packed *w, size_t n0, size_t n1, const float *x, size_t ldx, size_t n_rows, float *y,
-             size_t ldy, const sonde_epilogue *e);
+void project(sonde_run *r, const sonde_packed *w, size_t n0, size_t n1, const float *x, size_t ldx,
+             size_t n_rows, float *y, size_t ldy, const sonde_epilogue *e);
 
-/* A norm with its two hooks: y[rows, d] = affine(normalise(x)); returns in *in what the next projection reads (y, or x
- * where the model has no norm). */
-enum sonde_code normalise(sonde_run *r, enum sonde_norm kind, const sonde_affine *w, enum sonde_site scale_site, size_t layer,
-                          const float *x, size_t ldx, size_t d, float *y, size_t ldy, const float **in);
+/* A norm with its two hooks: y[rows, d] = affine(normalise(x)); returns in *in what the next projection reads
+ * (y, or x where the model has no norm). */
+enum sonde_code normalise(sonde_run *r, enum sonde_norm kind, const sonde_affine *w,
+                          enum sonde_site scale_site, size_t layer, const float *x, size_t ldx, size_t d,
+                          float *y, size_t ldy, const float **in);
 
 #endif

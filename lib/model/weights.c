@@ -9,7 +9,7 @@
 
 #include "../num/convert.h"
 
-#define SLAB_ROWS 64
+#define SLAB_ROWS  64
 #define SLAB_BYTES ((size_t)8 << 20) /* of mapped floats, after which their pages may go */
 
 struct loader {
@@ -37,7 +37,8 @@ static const struct tensor_rule *rule_for(const struct family *f, enum slot slot
     return NULL;
 }
 
-static void tensor_name(const struct loader *ld, const struct tensor_rule *r, size_t layer, char *out, size_t n)
+static void tensor_name(const struct loader *ld, const struct tensor_rule *r, size_t layer, char *out,
+                        size_t n)
 {
     const char *prefix = ld->prefix, *name = r->name;
     if (*name == '/') {
@@ -63,40 +64,43 @@ static enum sonde_code find(struct loader *ld, enum slot slot, size_t layer, con
     tensor_name(ld, *rule, layer, name, sizeof name);
     const sonde_tensor *t = sonde_tensors_find(ld->m->file, name);
     if (!t)
-        return (*rule)->optional ? SONDE_OK
-                                 : sonde_fail(err, SONDE_E_INPUT, "%s: tensor '%s' is missing; the config asks for it",
-                                              ld->m->path, name);
+        return (*rule)->optional
+                   ? SONDE_OK
+                   : sonde_fail(err, SONDE_E_INPUT, "%s: tensor '%s' is missing; the config asks for it",
+                                ld->m->path, name);
     ld->used[t - ld->m->file->tensor] = 1;
     ld->m->n_parameters += sonde_tensor_count(t);
     *out = t;
     return SONDE_OK;
 }
 
-static enum sonde_code check_shape(const struct loader *ld, const sonde_tensor *t, int rank, const uint64_t *dim,
-                                   sonde_err *err)
+static enum sonde_code check_shape(const struct loader *ld, const sonde_tensor *t, int rank,
+                                   const uint64_t *dim, sonde_err *err)
 {
     char have[128], want[128];
     if (t->rank == rank && !memcmp(t->dim, dim, (size_t)rank * sizeof *dim))
         return SONDE_OK;
-    return sonde_fail(err, SONDE_E_INPUT, "%s: tensor '%s' has shape %s, this config needs %s", ld->m->path, t->name,
-                      sonde_shape_text(t->dim, t->rank, have, sizeof have), sonde_shape_text(dim, rank, want, sizeof want));
+    return sonde_fail(err, SONDE_E_INPUT, "%s: tensor '%s' has shape %s, this config needs %s", ld->m->path,
+                      t->name, sonde_shape_text(t->dim, t->rank, have, sizeof have),
+                      sonde_shape_text(dim, rank, want, sizeof want));
 }
 
 /* ---- conversion ---------------------------------------- */
 
-static enum sonde_code to_f32(const struct loader *ld, const sonde_tensor *t, size_t first, size_t n, float *out,
-                              sonde_err *err)
+static enum sonde_code to_f32(const struct loader *ld, const sonde_tensor *t, size_t first, size_t n,
+                              float *out, sonde_err *err)
 {
     enum sonde_code code = sonde_tensor_to_f32(t, first, n, out, err);
     if (!code && ld->strict && !sonde_all_finite(ld->m->kernels, n, out))
-        code = sonde_fail(err, SONDE_E_NUMERIC, "%s: tensor '%s' holds NaN or infinity in elements %zu..%zu", ld->m->path,
-                          t->name, first, first + n - 1);
+        code = sonde_fail(err, SONDE_E_NUMERIC, "%s: tensor '%s' holds NaN or infinity in elements %zu..%zu",
+                          ld->m->path, t->name, first, first + n - 1);
     return code;
 }
 
-/* A vector of n floats in the model's arena; NULL stays NULL when the tensor is absent. Any shape with n elements whose
- * last dimensions agree is accepted only as [n] or, for TransformerLens, [heads, dh]. */
-static enum sonde_code load_vector(struct loader *ld, enum slot slot, size_t layer, size_t n, float **out, sonde_err *err)
+/* A vector of n floats in the model's arena; NULL stays NULL when the tensor is absent. Any shape with n
+ * elements whose last dimensions agree is accepted only as [n] or, for TransformerLens, [heads, dh]. */
+static enum sonde_code load_vector(struct loader *ld, enum slot slot, size_t layer, size_t n, float **out,
+                                   sonde_err *err)
 {
     const struct tensor_rule *rule;
     const sonde_tensor *t;
@@ -118,8 +122,8 @@ static enum sonde_code load_vector(struct loader *ld, enum slot slot, size_t lay
 }
 
 /* A norm's weights; gamma is stored as the factor itself. */
-static enum sonde_code load_affine(struct loader *ld, enum slot w, enum slot b, size_t layer, size_t n, sonde_affine *out,
-                                   sonde_err *err)
+static enum sonde_code load_affine(struct loader *ld, enum slot w, enum slot b, size_t layer, size_t n,
+                                   sonde_affine *out, sonde_err *err)
 {
     enum sonde_code code = load_vector(ld, w, layer, n, &out->gamma, err);
     if (!code && b != N_SLOTS)
@@ -164,7 +168,8 @@ struct piece {
     struct row_map map;
 };
 
-static enum sonde_code check_piece(const struct loader *ld, const struct piece *p, size_t heads, sonde_err *err)
+static enum sonde_code check_piece(const struct loader *ld, const struct piece *p, size_t heads,
+                                   sonde_err *err)
 {
     uint64_t dim[3];
     switch (p->layout) {
@@ -234,8 +239,8 @@ static enum sonde_code pack_out_in(const struct loader *ld, const struct piece *
 }
 
 /* Rows of an [in, out] file from element `first` of the tensor. */
-static enum sonde_code pack_in_out(const struct loader *ld, const struct piece *p, size_t first, size_t n0, size_t n,
-                                   sonde_err *err)
+static enum sonde_code pack_in_out(const struct loader *ld, const struct piece *p, size_t first, size_t n0,
+                                   size_t n, sonde_err *err)
 {
     enum sonde_code code = SONDE_OK;
     if (aligned_f32(p->t) && !ld->strict) {
@@ -254,7 +259,8 @@ static enum sonde_code pack_in_out(const struct loader *ld, const struct piece *
     return code;
 }
 
-static enum sonde_code pack_piece(const struct loader *ld, const struct piece *p, size_t heads, sonde_err *err)
+static enum sonde_code pack_piece(const struct loader *ld, const struct piece *p, size_t heads,
+                                  sonde_err *err)
 {
     enum sonde_code code = check_piece(ld, p, heads, err);
     if (code)
@@ -275,20 +281,22 @@ static enum sonde_code new_packed(struct loader *ld, size_t k, size_t n, sonde_p
     float *data = floats ? sonde_arena_get(ld->m->arena, floats, sizeof *data, err) : NULL;
     if (!data)
         return floats ? SONDE_E_MEMORY
-                      : sonde_fail(err, SONDE_E_MEMORY, "%s: a matrix of [%zu, %zu] is too large", ld->m->path, k, n);
+                      : sonde_fail(err, SONDE_E_MEMORY, "%s: a matrix of [%zu, %zu] is too large",
+                                   ld->m->path, k, n);
     *out = (sonde_packed){.kernels = ld->m->kernels, .k = k, .n = n, .data = data};
     return SONDE_OK;
 }
 
-/* One weight slot and its bias slot into columns [n0, n0 + n) of `to` and bias + n0. A missing bias leaves zeros and *any_bias alone. */
+/* One weight slot and its bias slot into columns [n0, n0 + n) of `to` and bias + n0. A missing bias leaves
+ * zeros and *any_bias alone. */
 struct target {
     enum slot w, b;
     size_t n0, n, heads;
     bool rotary;
 };
 
-static enum sonde_code load_into(struct loader *ld, const struct target *g, size_t layer, const sonde_packed *to, float *bias,
-                                 bool *any_bias, sonde_err *err)
+static enum sonde_code load_into(struct loader *ld, const struct target *g, size_t layer,
+                                 const sonde_packed *to, float *bias, bool *any_bias, sonde_err *err)
 {
     const struct tensor_rule *rule;
     struct piece p = {.k = to->k, .n = g->n, .n0 = g->n0, .to = to};
@@ -297,8 +305,8 @@ static enum sonde_code load_into(struct loader *ld, const struct target *g, size
     if ((code = find(ld, g->w, layer, &rule, &p.t, err)))
         return code;
     if (!p.t)
-        return sonde_fail(err, SONDE_E_INPUT, "%s: the family '%s' has no tensor for a part of layer %zu", ld->m->path,
-                          a->family, layer);
+        return sonde_fail(err, SONDE_E_INPUT, "%s: the family '%s' has no tensor for a part of layer %zu",
+                          ld->m->path, a->family, layer);
     p.layout = rule->layout;
     p.map = (struct row_map){.by_head = rule->layout == LAYOUT_BY_HEAD,
                              .interleaved = g->rotary && ld->source->interleaved_rope,
@@ -317,8 +325,8 @@ static enum sonde_code load_into(struct loader *ld, const struct target *g, size
     return SONDE_OK;
 }
 
-static enum sonde_code load_linear(struct loader *ld, const struct target *part, size_t n_parts, size_t layer, size_t k,
-                                   size_t n, sonde_packed *out, float **out_bias, sonde_err *err)
+static enum sonde_code load_linear(struct loader *ld, const struct target *part, size_t n_parts, size_t layer,
+                                   size_t k, size_t n, sonde_packed *out, float **out_bias, sonde_err *err)
 {
     enum sonde_code code = new_packed(ld, k, n, out, err);
     float *bias = code ? NULL : sonde_arena_get(ld->m->arena, n, sizeof *bias, err);
@@ -343,8 +351,8 @@ static enum sonde_code load_attention(struct loader *ld, sonde_layer *y, size_t 
     const struct target fused[] = {{SLOT_QKV, SLOT_QKV_B, 0, q + 2 * kv, a->n_heads, false}};
     const struct target o[] = {{SLOT_O, SLOT_O_B, 0, a->d_model, a->n_heads, false}};
     bool is_fused = rule_for(ld->source->family, SLOT_QKV);
-    enum sonde_code code = load_linear(ld, is_fused ? fused : split, is_fused ? 1 : 3, layer, a->d_model, q + 2 * kv, &y->qkv,
-                                       &y->qkv_bias, err);
+    enum sonde_code code = load_linear(ld, is_fused ? fused : split, is_fused ? 1 : 3, layer, a->d_model,
+                                       q + 2 * kv, &y->qkv, &y->qkv_bias, err);
     if (!code)
         code = load_linear(ld, o, 1, layer, q, a->d_model, &y->o, &y->o_bias, err);
     sonde_affine norm = {0};
@@ -360,10 +368,11 @@ static enum sonde_code load_mlp(struct loader *ld, sonde_layer *y, size_t layer,
     const sonde_arch *a = &ld->m->arch;
     size_t d = a->d_model, m = a->d_mlp;
     const struct target plain[] = {{SLOT_IN, SLOT_IN_B, 0, m, 1, false}};
-    const struct target gated[] = {{SLOT_GATE, SLOT_GATE_B, 0, m, 1, false}, {SLOT_IN, SLOT_IN_B, m, m, 1, false}};
+    const struct target gated[] = {{SLOT_GATE, SLOT_GATE_B, 0, m, 1, false},
+                                   {SLOT_IN, SLOT_IN_B, m, m, 1, false}};
     const struct target out[] = {{SLOT_OUT, SLOT_OUT_B, 0, d, 1, false}};
-    enum sonde_code code = load_linear(ld, a->gated ? gated : plain, a->gated ? 2 : 1, layer, d, a->gated ? 2 * m : m, &y->in,
-                                       &y->in_bias, err);
+    enum sonde_code code = load_linear(ld, a->gated ? gated : plain, a->gated ? 2 : 1, layer, d,
+                                       a->gated ? 2 * m : m, &y->in, &y->in_bias, err);
     if (!code)
         code = load_linear(ld, out, 1, layer, m, d, &y->out, &y->out_bias, err);
     if (!code && a->solu_ln)
@@ -377,7 +386,8 @@ static enum sonde_code load_norms(struct loader *ld, sonde_layer *y, size_t laye
     enum sonde_code code = SONDE_OK;
     if (!a->norm || !a->norm_affine)
         return SONDE_OK;
-    enum slot b1 = a->norm == SONDE_NORM_LAYER ? SLOT_LN1_B : N_SLOTS, b2 = a->norm == SONDE_NORM_LAYER ? SLOT_LN2_B : N_SLOTS;
+    enum slot b1 = a->norm == SONDE_NORM_LAYER ? SLOT_LN1_B : N_SLOTS,
+              b2 = a->norm == SONDE_NORM_LAYER ? SLOT_LN2_B : N_SLOTS;
     code = load_affine(ld, SLOT_LN1_W, b1, layer, a->d_model, &y->ln1, err);
     if (!code && a->d_mlp)
         code = load_affine(ld, SLOT_LN2_W, b2, layer, a->d_model, &y->ln2, err);
@@ -410,8 +420,8 @@ static enum sonde_code load_embedding(struct loader *ld, sonde_err *err)
     if ((code = find(ld, SLOT_EMBED, 0, &rule, &t, err)) || (code = check_shape(ld, t, 2, dim, err)))
         return code;
     if (sonde_dtype_size(t->dtype) == 0 && t->dtype != SONDE_Q8_0)
-        return sonde_fail(err, SONDE_E_INPUT, "%s: tensor '%s' has type %s, which cannot be computed with", ld->m->path, t->name,
-                          t->type_name);
+        return sonde_fail(err, SONDE_E_INPUT, "%s: tensor '%s' has type %s, which cannot be computed with",
+                          ld->m->path, t->name, t->type_name);
     ld->m->embed = *t;
     if (a->positions == SONDE_POS_LEARNED || a->positions == SONDE_POS_SHORTFORMER) {
         if ((code = find(ld, SLOT_POSITION, 0, &rule, &t, err)))
@@ -423,7 +433,8 @@ static enum sonde_code load_embedding(struct loader *ld, sonde_err *err)
             ld->m->n_parameters -= sonde_tensor_count(t); /* load_vector counts it */
         code = load_vector(ld, SLOT_POSITION, 0, a->n_ctx * a->d_model, &ld->m->position, err);
         if (!code && !ld->m->position)
-            code = sonde_fail(err, SONDE_E_INPUT, "%s: the family '%s' has no position embeddings", ld->m->path, a->family);
+            code = sonde_fail(err, SONDE_E_INPUT, "%s: the family '%s' has no position embeddings",
+                              ld->m->path, a->family);
     }
     return code;
 }
@@ -434,7 +445,8 @@ static enum sonde_code load_unembedding(struct loader *ld, sonde_err *err)
     sonde_model *m = ld->m;
     const sonde_arch *a = &m->arch;
     const struct tensor_rule *rule;
-    struct piece p = {.t = &m->embed, .layout = LAYOUT_OUT_IN, .k = a->d_model, .n = a->n_vocab_out, .to = &m->unembed};
+    struct piece p = {
+        .t = &m->embed, .layout = LAYOUT_OUT_IN, .k = a->d_model, .n = a->n_vocab_out, .to = &m->unembed};
     enum sonde_code code = new_packed(ld, a->d_model, a->n_vocab_out, &m->unembed, err);
     if (code)
         return code;
@@ -453,8 +465,8 @@ static enum sonde_code load_final_norm(struct loader *ld, sonde_err *err)
     const sonde_arch *a = &ld->m->arch;
     if (!a->final_norm || !a->norm_affine)
         return SONDE_OK;
-    return load_affine(ld, SLOT_LN_FINAL_W, a->final_norm == SONDE_NORM_LAYER ? SLOT_LN_FINAL_B : N_SLOTS, 0, a->d_model,
-                       &ld->m->ln_final, err);
+    return load_affine(ld, SLOT_LN_FINAL_W, a->final_norm == SONDE_NORM_LAYER ? SLOT_LN_FINAL_B : N_SLOTS, 0,
+                       a->d_model, &ld->m->ln_final, err);
 }
 
 /* ---- all ---------------------------------------- */
@@ -472,8 +484,8 @@ static enum sonde_code choose_prefix(struct loader *ld, sonde_err *err)
     }
     ld->prefix = f->prefix[0];
     tensor_name(ld, r, 0, name, sizeof name);
-    return sonde_fail(err, SONDE_E_INPUT, "%s: tensor '%s' is missing; is this a model of the family '%s'?", ld->m->path, name,
-                      ld->m->arch.family);
+    return sonde_fail(err, SONDE_E_INPUT, "%s: tensor '%s' is missing; is this a model of the family '%s'?",
+                      ld->m->path, name, ld->m->arch.family);
 }
 
 static bool ignored(const struct family *family, const sonde_arch *arch, const char *name)
@@ -507,7 +519,8 @@ static void forget_all(struct loader *ld)
         sonde_map_forget(ld->m->file->map[i], 0, ld->m->file->map[i]->n_bytes);
 }
 
-enum sonde_code weights_load(sonde_model *m, const struct source *source, const sonde_work *work, bool strict, sonde_err *err)
+enum sonde_code weights_load(sonde_model *m, const struct source *source, const sonde_work *work, bool strict,
+                             sonde_err *err)
 {
     struct loader ld = {.m = m, .source = source, .strict = strict};
     enum sonde_code code;

@@ -31,8 +31,8 @@ static size_t round16(size_t n)
     return (n + 15) / 16 * 16;
 }
 
-enum sonde_code sonde_attend_space_new(const sonde_kernels *k, size_t max_keys, size_t d_head, int n_threads, sonde_arena *arena,
-                                       sonde_attend_space **out, sonde_err *err)
+enum sonde_code sonde_attend_space_new(const sonde_kernels *k, size_t max_keys, size_t d_head, int n_threads,
+                                       sonde_arena *arena, sonde_attend_space **out, sonde_err *err)
 {
     sonde_attend_space *s = sonde_arena_get(arena, 1, sizeof *s, err);
     if (!s)
@@ -41,7 +41,8 @@ enum sonde_code sonde_attend_space_new(const sonde_kernels *k, size_t max_keys, 
     s->floats_v = round16(sonde_packed_floats(k, max_keys, d_head));
     s->floats_s = BLOCK * round16(max_keys);
     s->n_threads = n_threads;
-    s->memory = sonde_arena_get(arena, (size_t)n_threads * (s->floats_k + s->floats_v + s->floats_s), sizeof(float), err);
+    s->memory = sonde_arena_get(arena, (size_t)n_threads * (s->floats_k + s->floats_v + s->floats_s),
+                                sizeof(float), err);
     if (!s->memory)
         return SONDE_E_MEMORY;
     *out = s;
@@ -78,11 +79,12 @@ static sonde_packed pack_values(const sonde_attention *a, size_t kv, float *buf)
 }
 
 /* Scores of rows [i0, i1) of a head against keys [0, end): scaled and capped, masked keys -inf. */
-static void score_block(const sonde_attention *a, const sonde_packed *keys, size_t head, size_t i0, size_t i1, size_t end,
-                        float *s, size_t stride)
+static void score_block(const sonde_attention *a, const sonde_packed *keys, size_t head, size_t i0, size_t i1,
+                        size_t end, float *s, size_t stride)
 {
     const sonde_epilogue scaled = {.scale = a->scale};
-    sonde_matmul(keys, 0, 0, end, a->q + i0 * a->stride_q + head * a->d_head, a->stride_q, i1 - i0, s, stride, &scaled);
+    sonde_matmul(keys, 0, 0, end, a->q + i0 * a->stride_q + head * a->d_head, a->stride_q, i1 - i0, s, stride,
+                 &scaled);
     for (size_t i = i0; i < i1; i++) {
         float *row = s + (i - i0) * stride;
         if (a->softcap > 0)
@@ -93,8 +95,8 @@ static void score_block(const sonde_attention *a, const sonde_packed *keys, size
     }
 }
 
-static void soften_rows(const sonde_attention *a, size_t i0, size_t i1, size_t end, bool whole, const float *s, float *p,
-                        size_t stride)
+static void soften_rows(const sonde_attention *a, size_t i0, size_t i1, size_t end, bool whole,
+                        const float *s, float *p, size_t stride)
 {
     for (size_t i = i0; i < i1; i++) {
         size_t lo = 0, hi = end;
@@ -104,10 +106,11 @@ static void soften_rows(const sonde_attention *a, size_t i0, size_t i1, size_t e
     }
 }
 
-static void mix_block(const sonde_attention *a, const sonde_packed *values, size_t head, size_t i0, size_t i1, size_t end,
-                      const float *p, size_t stride)
+static void mix_block(const sonde_attention *a, const sonde_packed *values, size_t head, size_t i0, size_t i1,
+                      size_t end, const float *p, size_t stride)
 {
-    sonde_matmul(values, end, 0, a->d_head, p, stride, i1 - i0, a->z + i0 * a->stride_z + head * a->d_head, a->stride_z, NULL);
+    sonde_matmul(values, end, 0, a->d_head, p, stride, i1 - i0, a->z + i0 * a->stride_z + head * a->d_head,
+                 a->stride_z, NULL);
 }
 
 struct job {
@@ -167,7 +170,8 @@ void sonde_attend_softmax(const sonde_attention *a, const float *scores, bool wh
     }
 }
 
-void sonde_attend_mix(const sonde_attention *a, sonde_attend_space *space, const float *pattern, bool whole_rows)
+void sonde_attend_mix(const sonde_attention *a, sonde_attend_space *space, const float *pattern,
+                      bool whole_rows)
 {
     struct buffers b = buffers_of(space, 0);
     size_t group = a->n_heads / a->n_kv_heads;
@@ -189,7 +193,8 @@ static double ref_score(const sonde_attention *a, size_t h, size_t i, size_t j)
     if (j < lo || j >= hi || (a->key_ok && !a->key_ok[j]))
         return -INFINITY;
     for (size_t e = 0; e < a->d_head; e++)
-        dot += (double)a->q[i * a->stride_q + h * a->d_head + e] * (double)a->k[j * a->stride_k + kv * a->d_head + e];
+        dot += (double)a->q[i * a->stride_q + h * a->d_head + e] *
+               (double)a->k[j * a->stride_k + kv * a->d_head + e];
     dot *= (double)a->scale;
     return a->softcap > 0 ? (double)a->softcap * tanh(dot / (double)a->softcap) : dot;
 }

@@ -6,7 +6,8 @@
 
 #include "../num/softmax.h"
 
-void sonde_token_loss(const sonde_kernels *k, const float *logits, size_t n_rows, size_t n, const int32_t *target, float *loss)
+void sonde_token_loss(const sonde_kernels *k, const float *logits, size_t n_rows, size_t n,
+                      const int32_t *target, float *loss)
 {
     for (size_t r = 0; r < n_rows; r++) {
         const float *row = logits + r * n;
@@ -15,8 +16,8 @@ void sonde_token_loss(const sonde_kernels *k, const float *logits, size_t n_rows
     }
 }
 
-void sonde_top_logprobs(const sonde_kernels *k, const float *logits, size_t n_rows, size_t n, size_t n_top, int32_t *id,
-                        float *logprob)
+void sonde_top_logprobs(const sonde_kernels *k, const float *logits, size_t n_rows, size_t n, size_t n_top,
+                        int32_t *id, float *logprob)
 {
     for (size_t r = 0; r < n_rows; r++) {
         double all = sonde_logsumexp(k, logits + r * n, n);

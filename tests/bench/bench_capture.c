@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * What writing costs: a capture of one residual stream (float16, rows shuffled) against the same forward passes with a hook that
- * does nothing. GPT-2-small shapes, random weights, context 512, as many threads as the machine has; CPU seconds of the process and wall
- * time, medians of alternated pairs; peak memory. */
+ * What writing costs: a capture of one residual stream (float16, rows shuffled) against the same forward
+ * passes with a hook that does nothing. GPT-2-small shapes, random weights, context 512, as many threads as
+ * the machine has; CPU seconds of the process and wall time, medians of alternated pairs; peak memory. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -45,7 +45,12 @@ static sonde_corpus random_corpus(void)
     }
     for (uint64_t s = 0; s <= N_SEQS; s++)
         start[s] = s * P;
-    return (sonde_corpus){.id = id, .doc = doc, .n_tokens = N_SEQS * P, .seq_start = start, .n_seqs = N_SEQS, .doc_range = range,
+    return (sonde_corpus){.id = id,
+                          .doc = doc,
+                          .n_tokens = N_SEQS * P,
+                          .seq_start = start,
+                          .n_seqs = N_SEQS,
+                          .doc_range = range,
                           .n_docs = N_SEQS};
 }
 
@@ -64,7 +69,8 @@ static void bench(const char *dir)
     int threads = sonde_pool_threads(pool);
     printf("kernels %s, %d threads\n", sonde_kernels_name(m->kernels), threads);
     for (int i = 0; i < threads && i < 64; i++)
-        if (sonde_run_new(m, P, P, NULL, NULL, &pass.run[i], &err) || sonde_run_hook(pass.run[i], hook, false, look, NULL, &err))
+        if (sonde_run_new(m, P, P, NULL, NULL, &pass.run[i], &err) ||
+            sonde_run_hook(pass.run[i], hook, false, look, NULL, &err))
             die(&err);
     snprintf(path, sizeof path, "%s/acts.h5", dir);
     const sonde_work work = {.pool = pool};
@@ -83,8 +89,8 @@ static void bench(const char *dir)
             wall[i] = (wall_s() - w1) / (w1 - w0) - 1;
         }
     }
-    printf("capture of %d tokens against the forward alone: CPU %+.2f %% (bar 5 %%), wall %+.2f %%\n", N_SEQS * P, 100 * median(cpu),
-           100 * median(wall));
+    printf("capture of %d tokens against the forward alone: CPU %+.2f %% (bar 5 %%), wall %+.2f %%\n",
+           N_SEQS * P, 100 * median(cpu), 100 * median(wall));
     printf("peak memory %.0f MiB, weights %.0f MiB\n", peak_mib(), (double)m->n_parameters * 4 / 1048576);
     for (int i = 0; i < threads && i < 64; i++)
         sonde_run_free(pass.run[i]);

@@ -73,8 +73,12 @@ static void add(const char *name, uint64_t rows, uint64_t cols, float centre)
     for (size_t i = 0; i < n; i++)
         x[i] = centre + 0.04f * (sonde_rng_float(&r) - 0.5f);
     snprintf(names[n_tensors], sizeof names[0], "%s", name);
-    tensors[n_tensors] = (sonde_tensor){.name = names[n_tensors], .dtype = SONDE_F32, .rank = cols ? 2 : 1, .dim = {rows, cols},
-                                        .data = x, .n_bytes = n * sizeof *x};
+    tensors[n_tensors] = (sonde_tensor){.name = names[n_tensors],
+                                        .dtype = SONDE_F32,
+                                        .rank = cols ? 2 : 1,
+                                        .dim = {rows, cols},
+                                        .data = x,
+                                        .n_bytes = n * sizeof *x};
     n_tensors++;
 }
 
@@ -84,10 +88,18 @@ void make_random_gpt2(char *dir)
         const char *name;
         uint64_t rows, cols;
         float centre;
-    } parts[] = {{"ln_1.weight", D, 0, 1},           {"ln_1.bias", D, 0, 0},      {"attn.c_attn.weight", D, 3 * D, 0},
-                 {"attn.c_attn.bias", 3 * D, 0, 0},  {"attn.c_proj.weight", D, D, 0}, {"attn.c_proj.bias", D, 0, 0},
-                 {"ln_2.weight", D, 0, 1},           {"ln_2.bias", D, 0, 0},      {"mlp.c_fc.weight", D, 4 * D, 0},
-                 {"mlp.c_fc.bias", 4 * D, 0, 0},     {"mlp.c_proj.weight", 4 * D, D, 0}, {"mlp.c_proj.bias", D, 0, 0}};
+    } parts[] = {{"ln_1.weight", D, 0, 1},
+                 {"ln_1.bias", D, 0, 0},
+                 {"attn.c_attn.weight", D, 3 * D, 0},
+                 {"attn.c_attn.bias", 3 * D, 0, 0},
+                 {"attn.c_proj.weight", D, D, 0},
+                 {"attn.c_proj.bias", D, 0, 0},
+                 {"ln_2.weight", D, 0, 1},
+                 {"ln_2.bias", D, 0, 0},
+                 {"mlp.c_fc.weight", D, 4 * D, 0},
+                 {"mlp.c_fc.bias", 4 * D, 0, 0},
+                 {"mlp.c_proj.weight", 4 * D, D, 0},
+                 {"mlp.c_proj.bias", D, 0, 0}};
     char name[64], path[256];
     sonde_err err;
     if (!mkdtemp(dir)) {
@@ -110,7 +122,10 @@ void make_random_gpt2(char *dir)
         free((void *)(uintptr_t)tensors[i].data);
     snprintf(path, sizeof path, "%s/config.json", dir);
     FILE *f = fopen(path, "w");
-    fprintf(f, "{\"model_type\":\"gpt2\",\"n_embd\":%d,\"n_head\":%d,\"n_layer\":%d,\"n_positions\":%d,\"vocab_size\":%d}\n", D, H, L, CTX, V);
+    fprintf(f,
+            "{\"model_type\":\"gpt2\",\"n_embd\":%d,\"n_head\":%d,\"n_layer\":%d,\"n_positions\":%d,\"vocab_"
+            "size\":%d}\n",
+            D, H, L, CTX, V);
     fclose(f);
 }
 

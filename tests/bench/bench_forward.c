@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * The forward pass at GPT-2-small shapes with random weights, float32, context 512, one thread: its rate against that of
- * OpenBLAS sgemm on the same products (CPU seconds, median of alternated pairs), what one hooked residual costs, and the
- * memory in use. */
+ * The forward pass at GPT-2-small shapes with random weights, float32, context 512, one thread: its rate
+ * against that of OpenBLAS sgemm on the same products (CPU seconds, median of alternated pairs), what one
+ * hooked residual costs, and the memory in use. */
 #include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,8 +24,8 @@ static double sgemm_s(const float *x, const float *w, float *y)
     double t = thread_cpu_s();
     for (int l = 0; l < L; l++)
         for (int i = 0; i < 4; i++)
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, P, products[i].n, products[i].k, 1, x, products[i].k, w,
-                        products[i].n, 0, y, products[i].n);
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, P, products[i].n, products[i].k, 1, x,
+                        products[i].k, w, products[i].n, 0, y, products[i].n);
     return thread_cpu_s() - t;
 }
 
@@ -44,7 +44,8 @@ static enum sonde_code look(void *arg, const sonde_view *v, sonde_err *err)
     return SONDE_OK;
 }
 
-static enum sonde_code no_logits(void *arg, size_t sequence, size_t first, size_t n, float *logits, sonde_err *err)
+static enum sonde_code no_logits(void *arg, size_t sequence, size_t first, size_t n, float *logits,
+                                 sonde_err *err)
 {
     (void)arg, (void)sequence, (void)first, (void)n, (void)logits, (void)err;
     return SONDE_OK;
@@ -78,8 +79,9 @@ static void bench(const char *dir)
     if (sonde_model_open(dir, NULL, NULL, &m, &err) || sonde_run_new(m, P, P, NULL, NULL, &plain, &err) ||
         sonde_run_new(m, P, P, NULL, NULL, &hooked, &err) || sonde_run_new(m, P, P, NULL, NULL, &full, &err))
         die(&err);
-    printf("kernels %s, OpenBLAS core %s\nopen and pack %.2f s, peak %.0f MiB, weights %.0f MiB\n", sonde_kernels_name(m->kernels),
-           openblas_get_corename(), thread_cpu_s() - t, peak_mib(), (double)m->n_parameters * 4 / 1048576);
+    printf("kernels %s, OpenBLAS core %s\nopen and pack %.2f s, peak %.0f MiB, weights %.0f MiB\n",
+           sonde_kernels_name(m->kernels), openblas_get_corename(), thread_cpu_s() - t, peak_mib(),
+           (double)m->n_parameters * 4 / 1048576);
     sonde_rng r = sonde_rng_seed(7);
     for (int i = 0; i < P; i++)
         ids[i] = (int32_t)sonde_rng_below(&r, V);
@@ -87,7 +89,8 @@ static void bench(const char *dir)
     hook(hooked, L / 2, to_half, half);
     hook(hooked, L - 1, look, NULL);
     sonde_run_want_logits(full, no_logits, NULL, false);
-    float *x = calloc((size_t)P * 4 * D, sizeof *x), *w = calloc((size_t)4 * D * D, sizeof *w), *y = calloc((size_t)P * 4 * D, sizeof *y);
+    float *x = calloc((size_t)P * 4 * D, sizeof *x), *w = calloc((size_t)4 * D * D, sizeof *w),
+          *y = calloc((size_t)P * 4 * D, sizeof *y);
     for (size_t i = 0; i < (size_t)4 * D * D; i++)
         w[i] = (float)(i % 97) * 0.01f;
     double product_flop = 0, attention_flop = 4.0 * D * L * P * (P + 1) / 2;
@@ -95,7 +98,8 @@ static void bench(const char *dir)
         product_flop += 2.0 * L * P * products[i].k * products[i].n;
     double rate[PAIRS], sgemm[PAIRS], ratio[PAIRS], cost[PAIRS], unembed[PAIRS];
     for (int i = -1; i < PAIRS; i++) {
-        double a = forward_s(plain, ids), b = sgemm_s(x, w, y), c = forward_s(hooked, ids), d = forward_s(full, ids);
+        double a = forward_s(plain, ids), b = sgemm_s(x, w, y), c = forward_s(hooked, ids),
+               d = forward_s(full, ids);
         if (i < 0)
             continue;
         rate[i] = (product_flop + attention_flop) / a * 1e-9;
@@ -104,11 +108,14 @@ static void bench(const char *dir)
         cost[i] = c / a - 1;
         unembed[i] = (product_flop + attention_flop + 2.0 * P * D * V) / d * 1e-9 / sgemm[i];
     }
-    printf("forward, %d tokens: %.1f GFLOP/s, %.0f tokens/s; sgemm on its products %.1f GFLOP/s; ratio %.3f (bar 0.85)\n", P,
-           median(rate), P * median(rate) * 1e9 / (product_flop + attention_flop), median(sgemm), median(ratio));
+    printf("forward, %d tokens: %.1f GFLOP/s, %.0f tokens/s; sgemm on its products %.1f GFLOP/s; ratio %.3f "
+           "(bar 0.85)\n",
+           P, median(rate), P * median(rate) * 1e9 / (product_flop + attention_flop), median(sgemm),
+           median(ratio));
     printf("with all logits: ratio %.3f\n", median(unembed));
     printf("one hooked residual, converted to float16: %+.2f %% (bar 3 %%)\n", 100 * median(cost));
-    printf("peak memory %.0f MiB (three runs, logits; weights %.0f MiB)\n", peak_mib(), (double)m->n_parameters * 4 / 1048576);
+    printf("peak memory %.0f MiB (three runs, logits; weights %.0f MiB)\n", peak_mib(),
+           (double)m->n_parameters * 4 / 1048576);
     free(x), free(w), free(y);
     sonde_run_free(plain);
     sonde_run_free(hooked);

@@ -108,7 +108,7 @@ static sonde_tensors *open_reference(const struct golden *g)
 
 struct record {
     const sonde_arch *arch;
-    float **value;  /* [L * N_SITES + 1], the last one the logits */
+    float **value; /* [L * N_SITES + 1], the last one the logits */
     size_t *n;
     size_t sequence; /* recorded */
 };
@@ -155,7 +155,8 @@ static enum sonde_code keep(void *arg, const sonde_view *v, sonde_err *err)
     return SONDE_OK;
 }
 
-static enum sonde_code keep_logits(void *arg, size_t sequence, size_t first, size_t n, float *logits, sonde_err *err)
+static enum sonde_code keep_logits(void *arg, size_t sequence, size_t first, size_t n, float *logits,
+                                   sonde_err *err)
 {
     struct record *r = arg;
     (void)err, (void)first;
@@ -170,7 +171,9 @@ static void hook_everything(sonde_run *run, const sonde_arch *a, struct record *
     for (int s = 0; s < SONDE_N_SITES; s++)
         for (size_t l = 0; l < (sonde_site_in_block((enum sonde_site)s) ? a->n_layers : 1); l++) {
             sonde_hook h = {(enum sonde_site)s, l};
-            if (sonde_site_absent(a, h.site) || (write && (s == SONDE_SITE_TOKENS || (s == SONDE_SITE_ATTN_IN && a->n_kv_heads != a->n_heads))))
+            if (sonde_site_absent(a, h.site) ||
+                (write &&
+                 (s == SONDE_SITE_TOKENS || (s == SONDE_SITE_ATTN_IN && a->n_kv_heads != a->n_heads))))
                 continue;
             assert_int_equal(sonde_run_hook(run, h, write, keep, r, &err), SONDE_OK);
         }
@@ -211,7 +214,8 @@ static void forward(sonde_run *run, const struct tokens *k, size_t s0, size_t s1
 }
 
 /* Logits of sequence s of one model, alone, without hooks. */
-static void plain_logits(const sonde_model *m, const struct tokens *k, size_t s, sonde_pool *pool, struct record *r)
+static void plain_logits(const sonde_model *m, const struct tokens *k, size_t s, sonde_pool *pool,
+                         struct record *r)
 {
     sonde_run *run = new_run(m, k, pool);
     record_new(r, &m->arch);
@@ -240,7 +244,9 @@ static double compare(const char *name, const float *ours, size_t n, const sonde
         if (isfinite(ref[i]) && fabs((double)ref[i]) > most)
             most = fabs((double)ref[i]);
     for (size_t i = 0; i < n; i++) {
-        double d = isfinite(ref[i]) ? fabs((double)ours[i] - (double)ref[i]) : ours[i] == ref[i] ? 0 : INFINITY;
+        double d = isfinite(ref[i])    ? fabs((double)ours[i] - (double)ref[i])
+                   : ours[i] == ref[i] ? 0
+                                       : INFINITY;
         if (!(d <= worst))
             worst = isnan(d) ? INFINITY : d;
     }
@@ -298,7 +304,8 @@ static void agrees_with_reference(void **state)
 }
 
 /* Read or written back unchanged, each site alone. */
-static void each_site_alone(const sonde_model *m, const struct tokens *k, const struct record *want, bool write)
+static void each_site_alone(const sonde_model *m, const struct tokens *k, const struct record *want,
+                            bool write)
 {
     const sonde_arch *a = &m->arch;
     sonde_err err = {0};
@@ -428,7 +435,8 @@ static void from_variant(struct golden *g, const json_t *v)
     snprintf(g->config, sizeof g->config, "%s", config ? config : "");
     for (size_t i = 0; i < json_array_size(processing); i++) {
         unsigned bit = 0;
-        assert_int_equal(sonde_processing_parse(json_string_value(json_array_get(processing, i)), &bit, NULL), SONDE_OK);
+        assert_int_equal(sonde_processing_parse(json_string_value(json_array_get(processing, i)), &bit, NULL),
+                         SONDE_OK);
         g->processing |= bit;
     }
 }
@@ -483,7 +491,8 @@ int main(void)
     for (size_t i = 0; i < n; i++)
         for (size_t p = 0; p < sizeof promises / sizeof *promises; p++, n_tests++) {
             snprintf(names[n_tests], sizeof names[0], "%.63s %.63s", models[i].name, promises[p].what);
-            tests[n_tests] = (struct CMUnitTest){.name = names[n_tests], .test_func = promises[p].fn, .initial_state = &models[i]};
+            tests[n_tests] = (struct CMUnitTest){
+                .name = names[n_tests], .test_func = promises[p].fn, .initial_state = &models[i]};
         }
     return _cmocka_run_group_tests("golden models", tests, n_tests, NULL, NULL);
 }
