@@ -51,10 +51,16 @@ size_t sonde_argmax(const float *x, size_t n)
 {
     size_t best = 0;
     float top = -INFINITY;
-    for (size_t i = 0; i < n; i++)
-        if (x[i] > top) {
-            top = x[i];
-            best = i;
-        }
+    for (size_t i = 0; i < n; i += 16) {
+        const size_t end = n - i < 16 ? n : i + 16;
+        int larger = end - i < 16; /* the last few are looked at one by one */
+        for (size_t j = 0; j < 16 && end - i == 16; j++)
+            larger |= x[i + j] > top;
+        for (size_t j = i; larger && j < end; j++)
+            if (x[j] > top) {
+                top = x[j];
+                best = j;
+            }
+    }
     return best;
 }

@@ -1,44 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * Packed products against OpenBLAS sgemm of the same shape, one thread each: CPU seconds, median of
  * alternated pairs. */
-#include <cblas.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+#include "bench.h"
 
 #include "num/matmul.h"
-
-enum { PAIRS = 21 };
-
-static double cpu_s(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *v, int n)
-{
-    qsort(v, (size_t)n, sizeof *v, by_value);
-    return v[n / 2];
-}
-
-static float *numbers(size_t n, unsigned seed)
-{
-    float *p = aligned_alloc(64, (n + 16) / 16 * 64);
-    for (size_t i = 0; i < n; i++) {
-        seed = seed * 1664525u + 1013904223u;
-        p[i] = (float)(seed >> 8) * 0x1p-23f - 1.0f;
-    }
-    return p;
-}
 
 static void shape(const sonde_kernels *kernels, const char *what, size_t m, size_t k, size_t n)
 {
@@ -74,14 +39,7 @@ static void shape(const sonde_kernels *kernels, const char *what, size_t m, size
 
 int main(int argc, char **argv)
 {
-    const sonde_kernels *kernels;
-    sonde_err err;
-    if (sonde_kernels_find(argc > 1 ? argv[1] : NULL, &kernels, &err) != SONDE_OK) {
-        fprintf(stderr, "%s\n", err.msg);
-        return 2;
-    }
-    openblas_set_num_threads(1);
-    printf("kernels %s, OpenBLAS %s\n", sonde_kernels_name(kernels), openblas_get_corename());
+    const sonde_kernels *kernels = bench_begin(argc, argv);
     static const struct {
         const char *what;
         size_t m, k, n;

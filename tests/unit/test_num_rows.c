@@ -239,6 +239,14 @@ static void argmax_takes_the_first_of_the_largest(void **state)
     assert_int_equal(sonde_argmax(b, 3), 2);
     assert_int_equal(sonde_argmax(c, 1), 0);
     assert_int_equal(sonde_argmax(d, 2), 0);
+    float *x = numbers(300, 1);
+    for (size_t n = 1; n <= 300; n++) {
+        size_t best = 0;
+        for (size_t i = 1; i < n; i++)
+            best = x[i] > x[best] ? i : best;
+        assert_int_equal(sonde_argmax(x, n), best);
+    }
+    free(x);
 }
 
 static void rope_rotates_pairs_and_copies_the_rest(void **state)
