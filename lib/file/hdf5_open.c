@@ -6,41 +6,15 @@
 #include <string.h>
 
 #include "../base/size.h"
+#include "name_impl.h"
 
 #define CHILD_MEMORY ((size_t)512 << 20)
 #define CHILD_LEAST  ((size_t)64 << 20)
 #define MAX_OBJECTS  65536
-#define MAX_NAME     1024
-
-/* Length of the UTF-8 sequence at s (RFC 3629), 0 if there is none. */
-static int utf8_length(const unsigned char *s)
-{
-    if (s[0] < 0x80)
-        return 1;
-    int n = s[0] >= 0xc2 && s[0] <= 0xdf   ? 2
-            : (s[0] & 0xf0) == 0xe0        ? 3
-            : s[0] >= 0xf0 && s[0] <= 0xf4 ? 4
-                                           : 0;
-    for (int i = 1; i < n; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    bool overlong = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90);
-    bool beyond = (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf4 && s[1] > 0x8f);
-    return overlong || beyond ? 0 : n;
-}
 
 bool sonde_h5_name_ok(const char *s)
 {
-    size_t n = strnlen(s, MAX_NAME + 1);
-    if (n == 0 || n > MAX_NAME)
-        return false;
-    for (const unsigned char *p = (const unsigned char *)s; *p;) {
-        int k = utf8_length(p);
-        if (k == 0 || *p < 0x20 || *p == 0x7f)
-            return false;
-        p += k;
-    }
-    return true;
+    return sonde_name_ok(s, strnlen(s, SONDE_MAX_NAME + 1));
 }
 
 /* Count the records and walk over them, so that the arrays are taken once. */

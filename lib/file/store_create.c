@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "../base/replace.h"
@@ -92,11 +93,23 @@ void sonde_store_writer_free(sonde_store_writer *w)
     free(w);
 }
 
-/* Open part and lock it. The lock belongs to the open file: it ends with this process, however that ends.
- * Between open and lock another writer may have renamed the file away; then it is not part any more. */
-static enum sonde_code open_part(sonde_store_writer *w, bool create, struct stat *st, sonde_err *err)
+/* A lock on the open file: it ends with this process, however that ends. (A killed writer's HDF5 child may
+ * hold it for a moment longer.) File systems without locks are written without. */
+static bool lock_file(int fd)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    for (int attempt = 0; attempt < 30; attempt++) {
+        if (fcntl(fd, F_OFD_SETLK, &lock) == 0 || (errno != EAGAIN && errno != EACCES))
+            return true;
+        (void)nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
+    return false;
+}
+
+/* Open part and lock it. Between the two another writer may have renamed the file away; then it is not part
+ * any more. */
+static enum sonde_code open_part(sonde_store_writer *w, bool create, struct stat *st, sonde_err *err)
+{
     struct stat named;
     w->fd = open(w->part, O_RDWR | (create ? O_CREAT : 0) | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
     if (w->fd < 0 && errno == ENOENT && !create)
@@ -107,12 +120,12 @@ static enum sonde_code open_part(sonde_store_writer *w, bool create, struct stat
     if (!S_ISREG(st->st_mode))
         return sonde_fail(err, SONDE_E_USAGE, "%s: is not a regular file; remove it or name another output",
                           w->part);
-    bool busy = fcntl(w->fd, F_OFD_SETLK, &lock) != 0 && (errno == EAGAIN || errno == EACCES);
-    if (!busy)
-        busy = stat(w->part, &named) != 0 || named.st_ino != st->st_ino || named.st_dev != st->st_dev;
-    if (busy)
+    if (!lock_file(w->fd) || stat(w->part, &named) != 0 || named.st_ino != st->st_ino ||
+        named.st_dev != st->st_dev)
         return sonde_fail(err, SONDE_E_IO,
                           "%s: another process is writing it; wait for it or name another output", w->part);
+    if (fstat(w->fd, st)) /* as it is now that it is ours */
+        return sonde_fail(err, SONDE_E_IO, "%s: %s", w->part, strerror(errno));
     return SONDE_OK;
 }
 
