@@ -36,7 +36,8 @@ struct walk {
 
 static enum sonde_code stop(struct walk *w, const char *what, const char *where)
 {
-    return w->code = sonde_fail(w->err, SONDE_E_INPUT, "%s: %s", where[0] ? where : "/", what);
+    return w->code = sonde_fail(w->err, SONDE_E_INPUT, "%.60s%s: %s", where[0] ? where : "/",
+                                 strlen(where) > 60 ? "..." : "", what);
 }
 
 /* ---- types and layouts
@@ -87,7 +88,7 @@ static void filter_note(hid_t create, char *note, size_t n)
     }
 }
 
-static enum sonde_h5_kind kind_of(hid_t set, hid_t create, char *note, size_t n)
+static enum sonde_h5_kind kind_of(hid_t create, char *note, size_t n)
 {
     if (H5Pget_external_count(create) != 0) {
         snprintf(note, n, "in an external file");
@@ -95,10 +96,7 @@ static enum sonde_h5_kind kind_of(hid_t set, hid_t create, char *note, size_t n)
     }
     switch (H5Pget_layout(create)) {
     case H5D_CONTIGUOUS:
-        if (H5Dget_offset(set) != HADDR_UNDEF || H5Dget_storage_size(set) == 0)
-            return SONDE_H5_CONTIGUOUS;
-        snprintf(note, n, "never written");
-        return SONDE_H5_REFUSED;
+        return SONDE_H5_CONTIGUOUS;
     case H5D_COMPACT:
         return SONDE_H5_COMPACT;
     case H5D_CHUNKED:
@@ -150,7 +148,7 @@ static bool put_dataset(struct walk *w, const char *path, const struct found *f)
 /* Shape, and a kind that says whether it can be read at all. */
 static bool describe(hid_t set, hid_t type, hid_t create, struct found *f)
 {
-    f->kind = kind_of(set, create, f->note, sizeof f->note);
+    f->kind = kind_of(create, f->note, sizeof f->note);
     f->dtype = dtype_of(type);
     if (f->dtype == SONDE_OPAQUE && f->kind != SONDE_H5_REFUSED) {
         type_note(type, f->note, sizeof f->note);
@@ -192,8 +190,17 @@ static bool visit_dataset(struct walk *w, hid_t set, const char *path)
     bool ok = type >= 0 && create >= 0 && describe(set, type, create, &f);
     if (ok && f.kind != SONDE_H5_REFUSED)
         f.n_bytes = H5Dget_storage_size(set);
-    if (ok && f.kind == SONDE_H5_CONTIGUOUS)
-        f.offset = f.n_bytes ? H5Dget_offset(set) : 0;
+    bool empty = false;
+    for (int i = 0; i < f.rank; i++)
+        empty |= f.dim[i] == 0;
+    if (ok && f.kind == SONDE_H5_CONTIGUOUS && !empty) {
+        f.offset = H5Dget_offset(set);
+        if (f.offset == HADDR_UNDEF) { /* space is given when it is first written */
+            f.kind = SONDE_H5_REFUSED;
+            f.offset = f.n_bytes = 0;
+            snprintf(f.note, sizeof f.note, "never written");
+        }
+    }
     if (ok && f.kind == SONDE_H5_COMPACT)
         ok = read_compact(set, type, &f, w->compact);
     if (type >= 0)
