@@ -17,11 +17,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define REPLY_LIMIT     ((size_t)64 << 20)
-#define CPU_LIMIT_S     5
-#define OWN_CPU_LIMIT_S 60 /* for a layout of our own, which may be large */
-#define LIMIT_S         120
-#define MAGIC           UINT64_C(0x796c706572683573)
+#define REPLY_LIMIT ((size_t)64 << 20)
+#define LIMIT_S     60
+#define MAGIC       UINT64_C(0x796c706572683573)
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
@@ -223,7 +221,7 @@ static void child(const sonde_h5_task *t, int pipe_fd, pid_t parent)
         _exit(1);
     keep_descriptors(t->fd, pipe_fd);
     reset_signals();
-    confine(t->memory_bytes, t->stranger ? CPU_LIMIT_S * (1 + 3 * SANITIZED) : OWN_CPU_LIMIT_S);
+    confine(t->memory_bytes, t->cpu_s * (1 + 3 * SANITIZED));
 
     sonde_h5_reply reply = {0};
     sonde_err err = {0};

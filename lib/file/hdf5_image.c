@@ -158,6 +158,19 @@ static const H5FD_class_t image_class = {
     .fl_map = H5FD_FLMAP_SINGLE,
 };
 
+/* HDF5 calls this when a call fails; the words of the innermost error say what is wrong. */
+static herr_t innermost(unsigned i, const H5E_error2_t *e, void *arg)
+{
+    if (i == 0 && e->desc)
+        snprintf(arg, sizeof((sonde_h5_image *)0)->words, "%s", e->desc);
+    return 0;
+}
+
+static herr_t note_words(hid_t stack, void *arg)
+{
+    return H5Ewalk2(stack, H5E_WALK_UPWARD, innermost, ((sonde_h5_image *)arg)->words);
+}
+
 enum sonde_code sonde_h5_begin(sonde_h5_image *image, int fd, hid_t *access, sonde_err *err)
 {
     struct stat st = {0};
@@ -165,27 +178,19 @@ enum sonde_code sonde_h5_begin(sonde_h5_image *image, int fd, hid_t *access, son
     if (fd >= 0 && fstat(fd, &st))
         return sonde_fail(err, SONDE_E_IO, "%s", strerror(errno));
     image->file_bytes = image->eof = (uint64_t)st.st_size;
-    if (H5open() < 0 || H5Eset_auto2(H5E_DEFAULT, NULL, NULL) < 0 || H5PLset_loading_state(0) < 0)
-        return sonde_h5_error("HDF5 does not start", err);
+    if (H5open() < 0 || H5Eset_auto2(H5E_DEFAULT, note_words, image) < 0 || H5PLset_loading_state(0) < 0)
+        return sonde_h5_error(image, "HDF5 does not start", err);
     hid_t driver = H5FDregister(&image_class);
     *access = H5Pcreate(H5P_FILE_ACCESS);
     if (driver < 0 || *access < 0 || H5Pset_driver(*access, driver, &image) < 0)
-        return sonde_h5_error("HDF5 takes no driver", err);
+        return sonde_h5_error(image, "HDF5 takes no driver", err);
     return SONDE_OK;
 }
 
-static herr_t innermost(unsigned i, const H5E_error2_t *e, void *arg)
+enum sonde_code sonde_h5_error(const sonde_h5_image *image, const char *what, sonde_err *err)
 {
-    if (i == 0 && e->desc)
-        snprintf(arg, 120, "%s", e->desc);
-    return 0;
-}
-
-enum sonde_code sonde_h5_error(const char *what, sonde_err *err)
-{
-    char words[120] = "no reason given";
-    (void)H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, words);
-    return sonde_fail(err, SONDE_E_INPUT, "%s (%s)", what, words);
+    return sonde_fail(err, SONDE_E_INPUT, "%s (%s)", what,
+                      image->words[0] ? image->words : "no reason given");
 }
 
 /* IEEE binary16, little-endian; h5py reads it as float16. Fields before size (HDF5 checks that they fit). */

@@ -22,13 +22,14 @@ typedef struct sonde_h5_image {
     uint64_t end;        /* end of the addresses that HDF5 has given out */
     sonde_h5_write *write;
     size_t n_writes, room;
+    char words[120]; /* what HDF5 said when a call last failed */
 } sonde_h5_image;
 
 /* Start the library in this process: quiet, without plugins; an access list whose files are the image. */
 enum sonde_code sonde_h5_begin(sonde_h5_image *image, int fd, hid_t *access, sonde_err *err);
 
-/* The innermost words of HDF5's error stack, as SONDE_E_INPUT: "what (words)". */
-enum sonde_code sonde_h5_error(const char *what, sonde_err *err);
+/* SONDE_E_INPUT with what HDF5 said last: "what (words)". */
+enum sonde_code sonde_h5_error(const sonde_h5_image *image, const char *what, sonde_err *err);
 
 /* The type of a dataset in the file, a new identifier; bfloat16 is uint16. Negative if there is none. */
 hid_t sonde_h5_type(enum sonde_dtype t);

@@ -48,11 +48,12 @@ const char *sonde_h5_get_text(sonde_h5_cursor *c); /* no NUL inside */
 /* What the child does: fd is the file, only ever read, or -1. */
 typedef enum sonde_code sonde_h5_job(const void *arg, int fd, sonde_h5_reply *reply, sonde_err *err);
 
-/* How it is run: a stranger's file gets 5 s of CPU and takes the blame when the child dies. */
+/* How it is run: a stranger's file takes the blame when the child dies. */
 typedef struct sonde_h5_task {
     const char *path; /* for messages */
     int fd;
     bool stranger;
+    unsigned cpu_s;
     size_t memory_bytes;
     sonde_h5_job *job;
     const void *arg;

@@ -183,12 +183,19 @@ static size_t child_memory(const sonde_budget *budget)
     return left < CHILD_LEAST ? CHILD_LEAST : left > CHILD_MEMORY ? CHILD_MEMORY : left;
 }
 
+/* CPU seconds: a structure of n bytes takes a few microseconds per hundred of them. */
+static unsigned child_seconds(uint64_t file_bytes)
+{
+    return 1 + (unsigned)(file_bytes >> 18 > 9 ? 9 : file_bytes >> 18);
+}
+
 enum sonde_code sonde_h5_table_read(const char *path, int fd, uint64_t file_bytes, sonde_budget *budget,
                                     sonde_arena *arena, sonde_h5_table *out, sonde_err *err)
 {
     sonde_h5_cursor c;
     sonde_h5_table t = {0};
-    const sonde_h5_task task = {path, fd, true, child_memory(budget), sonde_h5_walk, NULL};
+    const sonde_h5_task task = {path,          fd,  true, child_seconds(file_bytes), child_memory(budget),
+                                sonde_h5_walk, NULL};
     enum sonde_code rc = sonde_h5_run(&task, arena, &c, err);
     if (rc)
         return rc;

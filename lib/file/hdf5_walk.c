@@ -22,6 +22,7 @@ struct group {
 };
 
 struct walk {
+    sonde_h5_image *image;
     hid_t file;
     sonde_h5_reply *reply;
     sonde_err *err;
@@ -37,7 +38,19 @@ struct walk {
 static enum sonde_code stop(struct walk *w, const char *what, const char *where)
 {
     return w->code = sonde_fail(w->err, SONDE_E_INPUT, "%.60s%s: %s", where[0] ? where : "/",
-                                 strlen(where) > 60 ? "..." : "", what);
+                                strlen(where) > 60 ? "..." : "", what);
+}
+
+/* The same with what HDF5 said. */
+static enum sonde_code stop_h5(struct walk *w, const char *what, const char *where)
+{
+    char text[200];
+    if (w->image->words[0])
+        snprintf(text, sizeof text, "%s (%s)", what, w->image->words);
+    else
+        snprintf(text, sizeof text, "%s (perhaps of a later format than HDF5 %d.%d.%d knows)", what,
+                 H5_VERS_MAJOR, H5_VERS_MINOR, H5_VERS_RELEASE);
+    return stop(w, text, where);
 }
 
 /* ---- types and layouts
@@ -124,8 +137,10 @@ struct found {
     const void *compact;
 };
 
-static bool put_dataset(struct walk *w, const char *path, const struct found *f)
+static bool put_dataset(struct walk *w, const char *path, struct found *f)
 {
+    for (char *c = f->note; *c; c++) /* names of filters come from the file */
+        *c = *c < 0x20 || *c == 0x7f ? '?' : *c;
     if (++w->n_objects > MAX_OBJECTS)
         return stop(w, "more than 65536 objects", path), false;
     w->name_bytes += strlen(path);
@@ -143,6 +158,16 @@ static bool put_dataset(struct walk *w, const char *path, const struct found *f)
     sonde_h5_put_text(w->reply, f->note);
     sonde_h5_put_bytes(w->reply, f->compact ? f->compact : "", f->compact ? (size_t)f->n_bytes : 0);
     return true;
+}
+
+/* An object that HDF5 cannot open or describe, because it is damaged or of a later format: the others can be
+ * read still. */
+static bool put_broken(struct walk *w, const char *path)
+{
+    struct found f = {.kind = SONDE_H5_REFUSED, .dtype = SONDE_OPAQUE};
+    snprintf(f.note, sizeof f.note, "damaged, or of a later format than HDF5 %d.%d.%d knows%s%.80s",
+             H5_VERS_MAJOR, H5_VERS_MINOR, H5_VERS_RELEASE, w->image->words[0] ? ": " : "", w->image->words);
+    return put_dataset(w, path, &f);
 }
 
 /* Shape, and a kind that says whether it can be read at all. */
@@ -208,7 +233,7 @@ static bool visit_dataset(struct walk *w, hid_t set, const char *path)
     if (create >= 0)
         H5Pclose(create);
     if (!ok)
-        return stop(w, "a dataset that HDF5 cannot describe", path), false;
+        return put_broken(w, path);
     return put_dataset(w, path, &f);
 }
 
@@ -298,7 +323,7 @@ static herr_t visit_attribute(hid_t object, const char *name, const H5A_info_t *
     if (attr >= 0)
         H5Aclose(attr);
     if (!ok && !w->code)
-        stop(w, "an attribute that HDF5 cannot read", w->path);
+        stop_h5(w, "an attribute that HDF5 cannot read", w->path);
     return ok ? 0 : -1;
 }
 
@@ -309,7 +334,7 @@ static bool visit_attributes(struct walk *w, hid_t object, const char *path)
     if (H5Aiterate2(object, H5_INDEX_NAME, H5_ITER_INC, &at, visit_attribute, w) >= 0)
         return true;
     if (!w->code)
-        stop(w, "its attributes cannot be listed", path);
+        stop_h5(w, "its attributes cannot be listed", path);
     return false;
 }
 
@@ -346,16 +371,17 @@ static bool push_group(struct walk *w, const char *path, haddr_t addr)
 
 static bool visit_hard_link(struct walk *w, const char *path, haddr_t addr)
 {
+    w->image->words[0] = '\0';
     hid_t object = H5Oopen_by_addr(w->file, addr);
     if (object < 0)
-        return stop(w, "an object that HDF5 cannot open", path), false;
+        return put_broken(w, path);
     bool ok = true;
     H5O_info_t info;
     switch (H5Iget_type(object)) {
     case H5I_GROUP:
         ok = H5Oget_info1(object, &info) >= 0;
         if (!ok)
-            stop(w, "a group that HDF5 cannot describe", path);
+            stop_h5(w, "a group that HDF5 cannot describe", path);
         else
             ok = push_group(w, path, info.addr);
         break;
@@ -396,7 +422,7 @@ static bool visit_group(struct walk *w)
     if (ok)
         ok = H5Literate(group, H5_INDEX_NAME, H5_ITER_INC, &at, visit_link, w) >= 0;
     if (!ok && !w->code)
-        stop(w, "a group that HDF5 cannot list", g.path);
+        stop_h5(w, "a group that HDF5 cannot list", g.path);
     if (group >= 0)
         H5Oclose(group);
     return ok;
@@ -410,7 +436,7 @@ enum sonde_code sonde_h5_walk(const void *unused, int fd, sonde_h5_reply *reply,
     enum sonde_code rc = sonde_h5_begin(&image, fd, &access, err);
     if (rc)
         return rc;
-    struct walk w = {.reply = reply, .err = err};
+    struct walk w = {.image = &image, .reply = reply, .err = err};
     w.seen = calloc(2 * MAX_OBJECTS, sizeof *w.seen);
     w.compact = malloc(MAX_COMPACT);
     H5O_info_t root;
@@ -418,9 +444,9 @@ enum sonde_code sonde_h5_walk(const void *unused, int fd, sonde_h5_reply *reply,
     if (!w.seen || !w.compact)
         return sonde_fail(err, SONDE_E_MEMORY, "no memory to read its structure");
     if (w.file < 0)
-        return sonde_h5_error("is not an HDF5 file that can be read", err);
+        return sonde_h5_error(&image, "is not an HDF5 file that can be read", err);
     if (H5Oget_info1(w.file, &root) < 0)
-        return sonde_h5_error("its root group cannot be read", err);
+        return sonde_h5_error(&image, "its root group cannot be read", err);
     if (!push_group(&w, "", root.addr))
         return w.code;
     for (; w.at < w.n_queue; w.at++)

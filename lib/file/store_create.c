@@ -17,6 +17,7 @@
 #include "../base/size.h"
 
 #define LAYOUT_MEMORY ((size_t)512 << 20)
+#define LAYOUT_CPU_S  30
 
 /* ---- names and the .part file
  * ------------------------------------------------------------------------------- */
@@ -165,7 +166,8 @@ enum sonde_code sonde_store_reserve(sonde_store_writer *w, uint64_t file_bytes, 
 enum sonde_code sonde_store_run_layout(sonde_store_writer *w, const sonde_h5_layout *l, sonde_h5_cursor *c,
                                        sonde_err *err)
 {
-    const sonde_h5_task task = {w->path, l->create ? -1 : w->fd, false, LAYOUT_MEMORY, sonde_h5_lay_out, l};
+    const sonde_h5_task task = {w->path,       l->create ? -1 : w->fd, false, LAYOUT_CPU_S,
+                                LAYOUT_MEMORY, sonde_h5_lay_out,       l};
     return sonde_h5_run(&task, w->arena, c, err);
 }
 

@@ -293,13 +293,13 @@ static bool truncated(size_t i, const char *path)
 
 static bool truncated_here(size_t k, const char *path)
 {
-    return truncated(full() ? k : k * 31 % (n_ours + n_old_style), path);
+    return truncated(full() ? k : k * 47 % (n_ours + n_old_style), path);
 }
 
 static void a_file_cut_at_any_byte_is_refused(void **state)
 {
     (void)state;
-    in_two_processes((n_ours + n_old_style) / (full() ? 1 : 31), truncated_here);
+    in_two_processes((n_ours + n_old_style) / (full() ? 1 : 47), truncated_here);
 }
 
 /* Bits of bytes that are used; empty space between headers is thinned out. */
@@ -309,7 +309,7 @@ static bool flipped(size_t i, const char *path)
     bool first = i / 8 < n_ours;
     const unsigned char *p = first ? ours : old_style;
     size_t n = first ? n_ours : n_old_style, k = first ? i / 8 : i / 8 - n_ours;
-    if (!full() && ((p[k] == 0 && k % 61) || i % 7))
+    if (!full() && ((p[k] == 0 && k % 97) || i % 13))
         return true;
     unsigned char *q = malloc(n);
     memcpy(q, p, n);
