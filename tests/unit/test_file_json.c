@@ -121,6 +121,13 @@ static void integers_beyond_int64_become_reals(void **state)
     assert_true(json_is_real(json_array_get(a, 2)) && json_is_real(json_array_get(a, 3)));
     assert_string_equal(json_string_value(json_object_get(j, "s")), "12345678901234567890123");
     json_decref(j);
+
+    assert_int_equal(
+        parse("[1.12345678901234567890123,1E+00000000000000000000001,1e-99999999999999999999]", &j),
+        SONDE_OK);
+    assert_true(json_real_value(json_array_get(j, 0)) == 1.12345678901234567890123);
+    assert_true(json_real_value(json_array_get(j, 1)) == 10.0);
+    json_decref(j);
 }
 
 static void a_decimal_comma_in_the_locale_changes_nothing(void **state)
