@@ -8,6 +8,7 @@
 
 #include "../base/size.h"
 #include "name_impl.h"
+#include "tensors_impl.h"
 
 #define GGUF_MAX_RANK 4u /* as ggml: no file has more */
 
@@ -532,7 +533,7 @@ static enum sonde_code place(const sonde_map *m, size_t header_bytes, size_t ali
     return SONDE_OK;
 }
 
-static enum sonde_code fill(sonde_tensors *f, sonde_map *m, struct walk *w, size_t at, size_t n_meta,
+static enum sonde_code fill(sonde_tensors *f, const sonde_map *m, struct walk *w, size_t at, size_t n_meta,
                             size_t n_tensors, sonde_arena *scratch, sonde_err *err)
 {
     sonde_meta *meta = sonde_arena_get(f->arena, n_meta, sizeof *meta, err);
@@ -553,46 +554,32 @@ static enum sonde_code fill(sonde_tensors *f, sonde_map *m, struct walk *w, size
     f->tensor = tensor;
     f->n_tensors = n_tensors;
     enum sonde_code rc = refuse_duplicate_keys(m, meta, n_meta, scratch, err);
-    if (rc == SONDE_OK)
-        rc = place(m, w->at, w->align, tensor, extent, n_tensors, err);
-    return rc == SONDE_OK ? sonde_tensors_index(f, m->path, err) : rc;
+    return rc == SONDE_OK ? place(m, w->at, w->align, tensor, extent, n_tensors, err) : rc;
+}
+
+/* The first walk over m; then *f is made, and filled by the second. */
+static enum sonde_code read_gguf(const sonde_map *m, sonde_budget *budget, sonde_tensors **f, sonde_err *err)
+{
+    struct walk w = {.m = m, .err = err, .align = 32, .max_text = SIZE_MAX, .max_item = SIZE_MAX};
+    uint64_t n_tensors, n_meta;
+    if (!take_head(&w, &n_tensors, &n_meta))
+        return SONDE_E_INPUT;
+    size_t at = w.at;
+    if (!walk_header(&w, (size_t)n_meta, (size_t)n_tensors, NULL, NULL, NULL))
+        return SONDE_E_INPUT;
+    *f = sonde_tensors_new("gguf", 1, budget, err);
+    sonde_arena *scratch = *f ? sonde_arena_new(budget, err) : NULL;
+    enum sonde_code rc =
+        scratch ? fill(*f, m, &w, at, (size_t)n_meta, (size_t)n_tensors, scratch, err) : SONDE_E_MEMORY;
+    sonde_arena_free(scratch);
+    return rc;
 }
 
 enum sonde_code sonde_gguf_parse(sonde_map *m, sonde_budget *budget, sonde_tensors **out, sonde_err *err)
 {
-    struct walk w = {.m = m, .err = err, .align = 32, .max_text = SIZE_MAX, .max_item = SIZE_MAX};
-    uint64_t n_tensors, n_meta;
-    sonde_arena *arena = NULL, *scratch = NULL;
-    enum sonde_code rc = SONDE_E_INPUT;
-    if (!take_head(&w, &n_tensors, &n_meta))
-        goto out;
-    size_t at = w.at;
-    if (!walk_header(&w, (size_t)n_meta, (size_t)n_tensors, NULL, NULL, NULL))
-        goto out;
-    rc = SONDE_E_MEMORY;
-    arena = sonde_arena_new(budget, err);
-    scratch = arena ? sonde_arena_new(budget, err) : NULL;
-    sonde_tensors *f = scratch ? sonde_arena_get(arena, 1, sizeof *f, err) : NULL;
-    if (!f)
-        goto out;
-    f->map = sonde_arena_get(arena, 1, sizeof(sonde_map *), err);
-    if (!f->map)
-        goto out;
-    f->format = "gguf";
-    f->arena = arena;
-    rc = fill(f, m, &w, at, (size_t)n_meta, (size_t)n_tensors, scratch, err);
-    if (rc != SONDE_OK)
-        goto out;
-    f->map[0] = m;
-    f->n_maps = 1;
-    *out = f;
-    arena = NULL;
-    m = NULL;
-out:
-    sonde_arena_free(scratch);
-    sonde_arena_free(arena);
-    sonde_map_close(m);
-    return rc;
+    sonde_tensors *f = NULL;
+    enum sonde_code rc = read_gguf(m, budget, &f, err);
+    return sonde_tensors_finish(f, m, rc, out, err);
 }
 
 enum sonde_code sonde_gguf_open(const char *path, sonde_budget *budget, sonde_tensors **out, sonde_err *err)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "../base/size.h"
+#include "tensors_impl.h"
 
 #define MAGIC     0x616b3432u /* "ak42" */
 #define V0_HEADER ((size_t)28)
@@ -254,36 +255,24 @@ static void fill(const sonde_llama2c *h, const sonde_map *m, size_t at, sonde_te
     }
 }
 
-static enum sonde_code build(sonde_map *m, sonde_budget *budget, const sonde_llama2c *h, size_t n_header,
-                             size_t n_tensors, sonde_tensors **out, sonde_err *err)
+static enum sonde_code build(const sonde_map *m, const sonde_llama2c *h, size_t n_header, size_t n_tensors,
+                             sonde_tensors *f, sonde_err *err)
 {
-    enum sonde_code rc = SONDE_E_MEMORY;
-    sonde_arena *arena = sonde_arena_new(budget, err);
-    sonde_tensors *f = arena ? sonde_arena_get(arena, 1, sizeof *f, err) : NULL;
-    sonde_map **map = f ? sonde_arena_get(arena, 1, sizeof *map, err) : NULL;
-    sonde_tensor *tensor = map ? sonde_arena_get(arena, n_tensors, sizeof *tensor, err) : NULL;
-    char(*name)[MAX_NAME] = tensor ? sonde_arena_get(arena, n_tensors, MAX_NAME, err) : NULL;
+    sonde_tensor *tensor = sonde_arena_get(f->arena, n_tensors, sizeof *tensor, err);
+    char(*name)[MAX_NAME] = tensor ? sonde_arena_get(f->arena, n_tensors, MAX_NAME, err) : NULL;
     if (!name)
-        goto out;
+        return SONDE_E_MEMORY;
     fill(h, m, n_header, tensor, name);
-    *f = (sonde_tensors){
-        .format = "llama2c", .arena = arena, .map = map, .tensor = tensor, .n_tensors = n_tensors};
-    rc = sonde_tensors_index(f, m->path, err);
-    if (rc != SONDE_OK)
-        goto out;
-    map[0] = m;
-    f->n_maps = 1;
-    *out = f;
+    f->tensor = tensor;
+    f->n_tensors = n_tensors;
     return SONDE_OK;
-out:
-    sonde_arena_free(arena);
-    return rc;
 }
 
 enum sonde_code sonde_llama2c_parse(sonde_map *m, sonde_budget *budget, sonde_llama2c *header,
                                     sonde_tensors **out, sonde_err *err)
 {
     sonde_llama2c h;
+    sonde_tensors *f = NULL;
     size_t n_header, n_bytes, n_tensors;
     enum sonde_code rc = read_header(m, &h, &n_header, err);
     if (rc == SONDE_OK && (!measure(&h, n_header, &n_bytes, &n_tensors) || n_bytes != m->n_bytes))
@@ -292,12 +281,13 @@ enum sonde_code sonde_llama2c_parse(sonde_map *m, sonde_budget *budget, sonde_ll
                         ", hidden %" PRId32 ", layers %" PRId32 ", vocabulary %" PRId32
                         ") asks for %zu bytes, the file has %zu",
                         m->path, h.dim, h.hidden_dim, h.n_layers, h.vocab_size, n_bytes, m->n_bytes);
-    if (rc == SONDE_OK)
-        rc = build(m, budget, &h, n_header, n_tensors, out, err);
+    if (rc == SONDE_OK) {
+        f = sonde_tensors_new("llama2c", 1, budget, err);
+        rc = f ? build(m, &h, n_header, n_tensors, f, err) : SONDE_E_MEMORY;
+    }
+    rc = sonde_tensors_finish(f, m, rc, out, err);
     if (rc == SONDE_OK)
         *header = h;
-    else
-        sonde_map_close(m);
     return rc;
 }
 
