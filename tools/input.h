@@ -17,77 +17,37 @@ struct text_input {
     int packing, bos;
 };
 
+/* clang-format off */
 /* Rows of an option table; `member` is the place of the struct in the command's values. */
-#define MODEL_OPTIONS(T, member)                                                                             \
-    {"model",                                                                                                \
-     OPT_STRING,                                                                                             \
-     offsetof(T, member.model),                                                                              \
-     "DIR|FILE",                                                                                             \
-     "model directory (Hugging Face), llama2.c .bin or GGUF",                                                \
-     NULL,                                                                                                   \
-     OPT_RESULT | OPT_REQUIRED | OPT_FILE},                                                                  \
-        {"tokenizer",                                                                                        \
-         OPT_STRING,                                                                                         \
-         offsetof(T, member.tokenizer),                                                                      \
-         "FILE",                                                                                             \
-         "tokenizer, where the model does not bring one",                                                    \
-         NULL,                                                                                               \
-         OPT_RESULT | OPT_FILE},                                                                             \
-    {                                                                                                        \
-        "processing", OPT_STRING, offsetof(T, member.processing), "LIST",                                    \
-            "fold_ln, center_writing_weights, center_unembed, fold_value_biases (comma-separated), as "      \
-            "TransformerLens does",                                                                          \
-            "none", OPT_RESULT                                                                               \
-    }
+#define MODEL_OPTIONS(T, member)                                                                               \
+    {"model", OPT_STRING, offsetof(T, member.model), "DIR|FILE",                                               \
+     "model directory (Hugging Face), llama2.c .bin or GGUF", NULL, OPT_RESULT | OPT_REQUIRED | OPT_FILE},     \
+    {"tokenizer", OPT_STRING, offsetof(T, member.tokenizer), "FILE",                                           \
+     "tokenizer, where the model does not bring one", NULL, OPT_RESULT | OPT_FILE},                            \
+    {"processing", OPT_STRING, offsetof(T, member.processing), "LIST",                                         \
+     "fold_ln, center_writing_weights, center_unembed, fold_value_biases (comma-separated), as TransformerLens does", \
+     "none", OPT_RESULT}
 
-#define TEXT_OPTIONS(T, member)                                                                              \
-    {"text",                                                                                                 \
-     OPT_STRING,                                                                                             \
-     offsetof(T, member.text),                                                                               \
-     "FILE",                                                                                                 \
-     "text; one document, or several with --separator",                                                      \
-     NULL,                                                                                                   \
-     OPT_RESULT | OPT_FILE},                                                                                 \
-        {"jsonl", OPT_STRING,           offsetof(T, member.jsonl), "FILE", "JSON lines, one document each",  \
-         NULL,    OPT_RESULT | OPT_FILE},                                                                    \
-        {"field", OPT_STRING, offsetof(T, member.field), "NAME", "the field of --jsonl that holds the text", \
-         "text",  OPT_RESULT},                                                                               \
-        {"ids",                                                                                              \
-         OPT_STRING,                                                                                         \
-         offsetof(T, member.ids),                                                                            \
-         "FILE.npy",                                                                                         \
-         "token ids, int32 or int64, [n] or [documents, context]",                                           \
-         NULL,                                                                                               \
-         OPT_RESULT | OPT_FILE},                                                                             \
-        {"separator",                                                                                        \
-         OPT_STRING,                                                                                         \
-         offsetof(T, member.separator),                                                                      \
-         "STR",                                                                                              \
-         "a line of --text that ends a document",                                                            \
-         NULL,                                                                                               \
-         OPT_RESULT},                                                                                        \
-        {"context", OPT_COUNT, offsetof(T, member.context), "N", "tokens per context", "128", OPT_RESULT,    \
-         .min = 1,  .max = 1e7},                                                                             \
-        {"packing",                                                                                          \
-         OPT_CHOICE,                                                                                         \
-         offsetof(T, member.packing),                                                                        \
-         "doc|concat",                                                                                       \
-         "contexts within documents, or across them",                                                        \
-         "doc",                                                                                              \
-         OPT_RESULT,                                                                                         \
-         .words = "doc|concat"},                                                                             \
-        {"bos",                                                                                              \
-         OPT_CHOICE,                                                                                         \
-         offsetof(T, member.bos),                                                                            \
-         "auto|always|never",                                                                                \
-         "BOS before each context; auto: as the tokenizer does",                                             \
-         "auto",                                                                                             \
-         OPT_RESULT,                                                                                         \
-         .words = "auto|always|never"},                                                                      \
-    {                                                                                                        \
-        "max-tokens", OPT_COUNT, offsetof(T, member.max_tokens), "N", "no more than this many tokens",       \
-            "all", OPT_RESULT, .words = "all", .min = 1                                                      \
-    }
+#define TEXT_OPTIONS(T, member)                                                                                \
+    {"text", OPT_STRING, offsetof(T, member.text), "FILE",                                                     \
+     "text; one document, or several with --separator", NULL, OPT_RESULT | OPT_FILE},                          \
+    {"jsonl", OPT_STRING, offsetof(T, member.jsonl), "FILE",                                                   \
+     "JSON lines, one document each", NULL, OPT_RESULT | OPT_FILE},                                            \
+    {"field", OPT_STRING, offsetof(T, member.field), "NAME",                                                   \
+     "the field of --jsonl that holds the text", "text", OPT_RESULT},                                          \
+    {"ids", OPT_STRING, offsetof(T, member.ids), "FILE.npy",                                                   \
+     "token ids, int32 or int64, [n] or [documents, context]", NULL, OPT_RESULT | OPT_FILE},                   \
+    {"separator", OPT_STRING, offsetof(T, member.separator), "STR",                                            \
+     "a line of --text that ends a document", NULL, OPT_RESULT},                                               \
+    {"context", OPT_COUNT, offsetof(T, member.context), "N", "tokens per context", "128", OPT_RESULT,          \
+     .min = 1, .max = 1e7},                                                                                    \
+    {"packing", OPT_CHOICE, offsetof(T, member.packing), "doc|concat",                                         \
+     "contexts within documents, or across them", "doc", OPT_RESULT, .words = "doc|concat"},                   \
+    {"bos", OPT_CHOICE, offsetof(T, member.bos), "auto|always|never",                                          \
+     "BOS before each context; auto: as the tokenizer does", "auto", OPT_RESULT, .words = "auto|always|never"}, \
+    {"max-tokens", OPT_COUNT, offsetof(T, member.max_tokens), "N", "no more than this many tokens", "all",      \
+     OPT_RESULT, .words = "all", .min = 1}
+/* clang-format on */
 
 /* Open the model with the tool's threads, limit and kernels; says which tensors are not used. */
 enum sonde_code input_model(struct tool *t, const struct model_input *in, sonde_model **out, sonde_err *err);
