@@ -33,16 +33,26 @@ struct job {
     sonde_store_attr attr[24];
 };
 
+static bool needs_logits(const struct capture_options *o, const sonde_hook_list *hooks)
+{
+    for (size_t i = 0; i < hooks->n; i++)
+        if (hooks->hook[i].site == SONDE_SITE_LOGITS)
+            return true;
+    return o->loss || o->logits;
+}
+
 static enum sonde_code open_inputs(struct tool *t, const struct capture_options *o, struct job *j,
                                    sonde_err *err)
 {
     enum sonde_code code;
-    if ((code = input_model(t, &o->model, &j->model, err)))
+    if ((code = input_model(t, &o->model, true, &j->model, err)))
         return code;
     for (size_t i = 0; i < o->hook.n; i++)
         if ((code = sonde_hooks_add(&j->hooks, &j->model->arch, o->hook.item[i], err)))
             return code;
     sonde_hooks_sort(&j->hooks, &j->model->arch);
+    if (needs_logits(o, &j->hooks) && (code = sonde_model_load_unembed(j->model, tool_work(t, err), err)))
+        return code;
     if ((code = input_tokenizer(t, &o->model, j->model, !o->text.ids, &j->tokenizer, err)))
         return code;
     return input_corpus(t, &o->text, j->model, j->tokenizer, &j->corpus, err);

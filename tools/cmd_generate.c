@@ -127,7 +127,7 @@ static enum sonde_code print_json(struct job *j, sonde_err *err)
 static enum sonde_code run(struct tool *t, const void *values, sonde_err *err)
 {
     struct job j = {.o = values, .json = t->common->json};
-    enum sonde_code code = input_model(t, &j.o->model, &j.model, err);
+    enum sonde_code code = input_model(t, &j.o->model, false, &j.model, err);
     if (!code)
         code = input_tokenizer(t, &j.o->model, j.model, true, &j.tokenizer, err);
     if (!code)

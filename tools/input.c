@@ -3,9 +3,10 @@
 
 #include <inttypes.h>
 
-enum sonde_code input_model(struct tool *t, const struct model_input *in, sonde_model **out, sonde_err *err)
+enum sonde_code input_model(struct tool *t, const struct model_input *in, bool defer_unembed, sonde_model **out,
+                            sonde_err *err)
 {
-    sonde_model_options o = {0};
+    sonde_model_options o = {.defer_unembed = defer_unembed};
     const sonde_work *work = tool_work(t, err);
     enum sonde_code code;
     if (!work)

@@ -49,8 +49,10 @@ struct text_input {
      OPT_RESULT, .words = "all", .min = 1}
 /* clang-format on */
 
-/* Open the model with the tool's threads, limit and kernels; says which tensors are not used. */
-enum sonde_code input_model(struct tool *t, const struct model_input *in, sonde_model **out, sonde_err *err);
+/* Open the model with the tool's threads, limit and kernels; says which tensors are not used. defer_unembed: see
+ * sonde_model_options. */
+enum sonde_code input_model(struct tool *t, const struct model_input *in, bool defer_unembed, sonde_model **out,
+                            sonde_err *err);
 
 /* The model's tokenizer, or the one named. needed false: a model without one gives NULL. Its size is checked
  * against the model's vocabulary. */

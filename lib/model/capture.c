@@ -664,7 +664,7 @@ enum sonde_code sonde_capture_plan_make(const sonde_model *m, const sonde_corpus
             .flops = flops_per_token(m, o, context) * (double)corpus->n_tokens,
             .memory_bytes =
                 (uint64_t)n_threads * (e.max_tokens * row * sizeof(float) + staging_bytes(&e) +
-                                       (o->loss || o->n_logits ? 112 * a->n_vocab_out * sizeof(float) : 0)),
+                                       (o->loss || o->n_logits ? 56 * a->n_vocab_out * sizeof(float) : 0)),
         };
     }
     plan_free(&e.plan);

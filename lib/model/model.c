@@ -155,24 +155,36 @@ static enum sonde_code open_any(sonde_model *m, struct source *source, const son
     return open_llama2c(m, source, work, err);
 }
 
+enum sonde_code sonde_model_load_unembed(sonde_model *m, const sonde_work *work, sonde_err *err)
+{
+    if (m->unembed.data)
+        return SONDE_OK;
+    enum sonde_code code = weights_load_unembed(m, work, m->strict_finite, err);
+    return code ? code : weights_process_unembed(m, err);
+}
+
 enum sonde_code sonde_model_open(const char *path, const sonde_model_options *options, const sonde_work *work,
                                  sonde_model **out, sonde_err *err)
 {
+    static const sonde_model_options defaults = {0};
+    const sonde_model_options *o = options ? options : &defaults;
     sonde_arena *arena = sonde_arena_new(work ? work->budget : NULL, err);
     sonde_model *m = arena ? sonde_arena_get(arena, 1, sizeof *m, err) : NULL;
-    struct source source = {0};
+    struct source *source = m ? sonde_arena_get(arena, 1, sizeof *source, err) : NULL;
     enum sonde_code code = SONDE_E_MEMORY;
-    if (!m)
+    if (!source)
         goto fail;
     m->arena = arena;
-    m->kernels = options && options->kernels ? options->kernels : sonde_kernels_best();
-    m->processing = options ? options->processing : 0;
+    m->source = source;
+    m->kernels = o->kernels ? o->kernels : sonde_kernels_best();
+    m->processing = o->processing;
+    m->strict_finite = o->strict_finite;
     m->path = sonde_arena_strndup(arena, path, strlen(path), err);
     if (!m->path)
         goto fail;
-    if ((code = open_any(m, &source, work, err)) ||
-        (code = weights_load(m, &source, work, options && options->strict_finite, err)) ||
-        (code = weights_process(m, err)))
+    if ((code = open_any(m, source, work, err)) || (code = weights_load(m, work, o->strict_finite, err)) ||
+        (code = weights_process(m, err)) ||
+        (!o->defer_unembed && (code = sonde_model_load_unembed(m, work, err))))
         goto fail;
     *out = m;
     return SONDE_OK;
@@ -191,10 +203,16 @@ void sonde_model_close(sonde_model *m)
     sonde_arena_free(m->arena);
 }
 
+/* A tied embedding that has been packed is read from there: its pages in the file stay out of memory. */
+static bool embeds_from_packed(const sonde_model *m)
+{
+    return m->arch.tied && m->unembed.data && !(m->processing & (SONDE_FOLD_LN | SONDE_CENTER_UNEMBED));
+}
+
 void sonde_model_embed_done(const sonde_model *m)
 {
     const unsigned char *p = m->embed.data;
-    for (size_t i = 0; m->embed.n_bytes > EMBED_KEEP_BYTES && i < m->file->n_maps; i++) {
+    for (size_t i = 0; !embeds_from_packed(m) && m->embed.n_bytes > EMBED_KEEP_BYTES && i < m->file->n_maps; i++) {
         const sonde_map *map = m->file->map[i];
         if (p >= map->data && p < map->data + map->n_bytes)
             sonde_map_forget(map, (size_t)(p - map->data), m->embed.n_bytes);
@@ -204,7 +222,10 @@ void sonde_model_embed_done(const sonde_model *m)
 void sonde_model_embed(const sonde_model *m, int32_t id, float *out)
 {
     size_t d = m->arch.d_model;
-    sonde_tensor_to_f32(&m->embed, (size_t)id * d, d, out, NULL);
+    if (embeds_from_packed(m))
+        sonde_unpack_column(&m->unembed, (size_t)id, out);
+    else
+        sonde_tensor_to_f32(&m->embed, (size_t)id * d, d, out, NULL);
     for (size_t i = 0; m->arch.embed_scale != 1 && i < d; i++)
         out[i] *= m->arch.embed_scale;
     if (!m->embed_centred)

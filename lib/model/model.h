@@ -19,6 +19,8 @@ enum sonde_processing {
 typedef struct sonde_model_options {
     unsigned processing;          /* 0: the weights as they are */
     const sonde_kernels *kernels; /* NULL: the best */
+    bool defer_unembed;             /* leave the unembedding unpacked until sonde_model_load_unembed: most captures
+                                       never need it */
     bool strict_finite;           /* refuse NaN and infinity in weights (SONDE_E_NUMERIC naming the tensor) */
 } sonde_model_options;
 
@@ -56,6 +58,9 @@ typedef struct sonde_model {
     size_t n_unused;          /* tensors in the file that the family does not know */
     const char *first_unused; /* name of one of them, or NULL */
     sonde_tensors *file;
+    const struct source *source; /* private: how the file is laid out */
+    bool strict_finite;          /* private */
+    sonde_affine ln_folded;      /* private: the final norm that fold_ln put into the unembedding */
     sonde_arena *arena;
 } sonde_model;
 
@@ -66,6 +71,9 @@ typedef struct sonde_model {
 enum sonde_code sonde_model_open(const char *path, const sonde_model_options *options, const sonde_work *work,
                                  sonde_model **out, sonde_err *err);
 void sonde_model_close(sonde_model *m); /* NULL is fine */
+
+/* Pack the unembedding that was deferred; before the model is shared by threads. Nothing to do if it is there. */
+enum sonde_code sonde_model_load_unembed(sonde_model *m, const sonde_work *work, sonde_err *err);
 
 /* What a directory's config.json says, without opening the weights. *arch: its tables live in arena. Errors
  * as above. */

@@ -138,31 +138,55 @@ static enum sonde_code process_layer(sonde_model *m, sonde_layer *y, struct work
     return SONDE_OK;
 }
 
-static enum sonde_code process_ends(sonde_model *m, struct work_columns *s, sonde_err *err)
+static void process_ends(sonde_model *m)
 {
     const sonde_arch *a = &m->arch;
-    enum sonde_code code;
-    if ((m->processing & SONDE_FOLD_LN) && a->final_norm) {
-        if ((code = give_bias(m, &m->unembed_bias, a->n_vocab_out, err)))
-            return code;
-        fold_norm(&m->unembed, m->unembed_bias, &m->ln_final, a->final_norm == SONDE_NORM_LAYER, s);
+    if (m->processing & SONDE_FOLD_LN) {
+        m->ln_folded = m->ln_final;
         m->ln_final = (sonde_affine){0};
     }
-    if (m->processing & SONDE_CENTER_UNEMBED)
-        centre_outputs(&m->unembed, m->unembed_bias, s);
     if (m->processing & SONDE_CENTER_WRITING) {
         m->embed_centred = true;
         if (m->position)
             centre_rows(m->position, a->n_ctx, a->d_model);
     }
-    return SONDE_OK;
+}
+
+static enum sonde_code columns_new(const sonde_arch *a, struct work_columns *s, sonde_err *err)
+{
+    size_t k = a->d_model > a->d_mlp ? a->d_model : a->d_mlp, heads = a->n_heads * a->d_head;
+    k = k > heads ? k : heads;
+    s->column = malloc(k * sizeof *s->column);
+    s->mean = malloc(k * sizeof *s->mean);
+    return s->column && s->mean ? SONDE_OK : sonde_fail(err, SONDE_E_MEMORY, "no memory for %zu columns", k);
+}
+
+static void columns_free(struct work_columns *s)
+{
+    free(s->column);
+    free(s->mean);
+}
+
+enum sonde_code weights_process_unembed(sonde_model *m, sonde_err *err)
+{
+    const sonde_arch *a = &m->arch;
+    struct work_columns s = {0};
+    bool fold = (m->processing & SONDE_FOLD_LN) && a->final_norm;
+    if (!fold && !(m->processing & SONDE_CENTER_UNEMBED))
+        return SONDE_OK;
+    enum sonde_code code = columns_new(a, &s, err);
+    if (!code && fold && !(code = give_bias(m, &m->unembed_bias, a->n_vocab_out, err)))
+        fold_norm(&m->unembed, m->unembed_bias, &m->ln_folded, a->final_norm == SONDE_NORM_LAYER, &s);
+    if (!code && (m->processing & SONDE_CENTER_UNEMBED))
+        centre_outputs(&m->unembed, m->unembed_bias, &s);
+    columns_free(&s);
+    return code;
 }
 
 enum sonde_code weights_process(sonde_model *m, sonde_err *err)
 {
     const sonde_arch *a = &m->arch;
     struct work_columns s = {0};
-    enum sonde_code code = SONDE_OK;
     if (!m->processing)
         return SONDE_OK;
     if ((m->processing & SONDE_CENTER_WRITING) &&
@@ -173,18 +197,12 @@ enum sonde_code weights_process(sonde_model *m, sonde_err *err)
     if ((m->processing & SONDE_CENTER_UNEMBED) && a->final_softcap > 0)
         return sonde_fail(err, SONDE_E_USAGE, "%s: center_unembed would change capped logits (cap %g)",
                           m->path, (double)a->final_softcap);
-    size_t k = a->d_model > a->d_mlp ? a->d_model : a->d_mlp, heads = a->n_heads * a->d_head;
-    k = k > heads ? k : heads;
-    s.column = malloc(k * sizeof *s.column);
-    s.mean = malloc(k * sizeof *s.mean);
-    if (!s.column || !s.mean)
-        code = sonde_fail(err, SONDE_E_MEMORY, "no memory for %zu columns", k);
+    enum sonde_code code = columns_new(a, &s, err);
     for (size_t l = 0; l < a->n_layers && !code; l++)
         code = process_layer(m, &m->layer[l], &s, err);
     if (!code)
-        code = process_ends(m, &s, err);
-    free(s.column);
-    free(s.mean);
+        process_ends(m);
+    columns_free(&s);
     return code;
 }
 

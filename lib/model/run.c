@@ -410,6 +410,9 @@ static enum sonde_code check_input(sonde_run *r, const int32_t *ids, const size_
                                    sonde_err *err)
 {
     size_t n = start[n_seqs] - start[0], past = r->cache ? r->cache->n : 0;
+    bool logits = r->logits_fn || hooked(r, SONDE_SITE_LOGITS, 0);
+    if (logits && !r->m->unembed.data)
+        return sonde_fail(err, SONDE_E_USAGE, "%s: logits are asked for, but the unembedding was deferred", r->m->path);
     if (n > r->max_rows)
         return sonde_fail(err, SONDE_E_USAGE, "%zu tokens at once, this run was made for %zu", n,
                           r->max_rows);

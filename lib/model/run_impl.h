@@ -6,7 +6,7 @@
 #include "../ops/attend.h"
 #include "run.h"
 
-#define LOGIT_ROWS 112 /* rows of logits at a time, where nobody asked for all of them */
+#define LOGIT_ROWS 56 /* rows of logits at a time, where nobody asked for all of them */
 
 enum hooked { HOOKED_READ = 1, HOOKED_WRITE = 2 };
 

@@ -440,24 +440,32 @@ static enum sonde_code load_embedding(struct loader *ld, sonde_err *err)
 }
 
 /* The unembedding: its own tensor, or the embedding again. */
+static enum sonde_code find_unembedding(struct loader *ld, struct piece *p, sonde_err *err)
+{
+    const sonde_model *m = ld->m;
+    const struct tensor_rule *rule;
+    enum sonde_code code;
+    *p = (struct piece){.t = &m->embed,
+                        .layout = LAYOUT_OUT_IN,
+                        .k = m->arch.d_model,
+                        .n = m->arch.n_vocab_out,
+                        .to = &m->unembed};
+    if (m->arch.tied)
+        return SONDE_OK;
+    if ((code = find(ld, SLOT_UNEMBED, 0, &rule, &p->t, err)))
+        return code;
+    p->layout = rule->layout;
+    return check_piece(ld, p, 1, err);
+}
+
 static enum sonde_code load_unembedding(struct loader *ld, sonde_err *err)
 {
     sonde_model *m = ld->m;
-    const sonde_arch *a = &m->arch;
-    const struct tensor_rule *rule;
-    struct piece p = {
-        .t = &m->embed, .layout = LAYOUT_OUT_IN, .k = a->d_model, .n = a->n_vocab_out, .to = &m->unembed};
-    enum sonde_code code = new_packed(ld, a->d_model, a->n_vocab_out, &m->unembed, err);
-    if (code)
-        return code;
-    if (!a->tied) {
-        if ((code = find(ld, SLOT_UNEMBED, 0, &rule, &p.t, err)))
-            return code;
-        p.layout = rule->layout;
-    }
-    if ((code = pack_piece(ld, &p, 1, err)))
-        return code;
-    return load_vector(ld, SLOT_UNEMBED_B, 0, a->n_vocab_out, &m->unembed_bias, err);
+    struct piece p;
+    enum sonde_code code = find_unembedding(ld, &p, err);
+    if (!code)
+        code = new_packed(ld, p.k, p.n, &m->unembed, err);
+    return code ? code : pack_piece(ld, &p, 1, err);
 }
 
 static enum sonde_code load_final_norm(struct loader *ld, sonde_err *err)
@@ -519,10 +527,37 @@ static void forget_all(struct loader *ld)
         sonde_map_forget(ld->m->file->map[i], 0, ld->m->file->map[i]->n_bytes);
 }
 
-enum sonde_code weights_load(sonde_model *m, const struct source *source, const sonde_work *work, bool strict,
-                             sonde_err *err)
+/* Everything but the matrix of the unembedding, whose tensor is only looked up. */
+static enum sonde_code load_ends(struct loader *ld, sonde_err *err)
 {
-    struct loader ld = {.m = m, .source = source, .strict = strict};
+    struct piece p;
+    enum sonde_code code = load_final_norm(ld, err);
+    if (!code)
+        code = find_unembedding(ld, &p, err);
+    return code ? code : load_vector(ld, SLOT_UNEMBED_B, 0, ld->m->arch.n_vocab_out, &ld->m->unembed_bias, err);
+}
+
+enum sonde_code weights_load_unembed(sonde_model *m, const sonde_work *work, bool strict, sonde_err *err)
+{
+    struct loader ld = {.m = m, .source = m->source, .strict = strict};
+    uint64_t n_parameters = m->n_parameters; /* they were counted when the model was opened */
+    enum sonde_code code = SONDE_E_MEMORY;
+    ld.used = calloc(m->file->n_tensors + 1, 1);
+    ld.scratch = sonde_arena_new(work ? work->budget : NULL, err);
+    if (!ld.used)
+        sonde_fail(err, SONDE_E_MEMORY, "no memory for the tensor table");
+    else if (ld.scratch && !(code = choose_prefix(&ld, err)))
+        code = load_unembedding(&ld, err);
+    m->n_parameters = n_parameters;
+    forget_all(&ld);
+    sonde_arena_free(ld.scratch);
+    free(ld.used);
+    return code;
+}
+
+enum sonde_code weights_load(sonde_model *m, const sonde_work *work, bool strict, sonde_err *err)
+{
+    struct loader ld = {.m = m, .source = m->source, .strict = strict};
     enum sonde_code code;
     ld.used = calloc(m->file->n_tensors + 1, 1);
     ld.scratch = sonde_arena_new(work ? work->budget : NULL, err);
@@ -540,7 +575,7 @@ enum sonde_code weights_load(sonde_model *m, const struct source *source, const 
         forget_all(&ld);
         sonde_work_report(work, "loading", "layers", l + 1, m->arch.n_layers);
     }
-    if ((code = load_final_norm(&ld, err)) || (code = load_unembedding(&ld, err)))
+    if ((code = load_ends(&ld, err)))
         goto out;
     forget_all(&ld);
     count_unused(&ld);
