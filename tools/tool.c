@@ -81,10 +81,10 @@ enum sonde_code tool_print_json(json_t *value, sonde_err *err)
 {
     if (!value)
         return sonde_fail(err, SONDE_E_MEMORY, "no memory for the JSON of the result");
-    json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
+    bool ok = json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) == 0 || tool_output_broken();
     putchar('\n');
     json_decref(value);
-    return SONDE_OK;
+    return ok ? SONDE_OK : sonde_fail(err, SONDE_E_MEMORY, "no memory to print the JSON of the result");
 }
 
 int tool_finish(const char *command, int status)
