@@ -77,8 +77,8 @@ static bool put_table(const json_t *rows)
     bool ok = text != NULL;
     for (size_t r = 0; ok && r < n_rows; r++)
         for (int i = 0; ok && i < n; i++) {
-            char *t = cell(json_object_get(json_array_get(rows, r), key[i]));
-            text[r * (size_t)n + (size_t)i] = t ? t : strdup("");
+            const json_t *value = json_object_get(json_array_get(rows, r), key[i]);
+            text[r * (size_t)n + (size_t)i] = value ? cell(value) : strdup("");
             ok = text[r * (size_t)n + (size_t)i] != NULL;
             if (ok && width(text[r * (size_t)n + (size_t)i]) > columns[i])
                 columns[i] = width(text[r * (size_t)n + (size_t)i]);

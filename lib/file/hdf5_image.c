@@ -179,7 +179,7 @@ enum sonde_code sonde_h5_begin(sonde_h5_image *image, int fd, hid_t *access, son
         return sonde_fail(err, SONDE_E_IO, "%s", strerror(errno));
     image->file_bytes = image->eof = (uint64_t)st.st_size;
     if (H5open() < 0 || H5Eset_auto2(H5E_DEFAULT, note_words, image) < 0 || H5PLset_loading_state(0) < 0)
-        return sonde_h5_error(image, "HDF5 does not start", err);
+        return sonde_fail(err, SONDE_E_MEMORY, "HDF5 does not start");
     hid_t driver = H5FDregister(&image_class);
     *access = H5Pcreate(H5P_FILE_ACCESS);
     if (driver < 0 || *access < 0 || H5Pset_driver(*access, driver, &image) < 0)

@@ -111,6 +111,24 @@ static char *with_reals(const char *p, size_t n, size_t n_big, size_t *n_out)
     return copy;
 }
 
+/* jansson reports most failed allocations as if the text were wrong. So a failure counts only when it repeats
+ * itself and there is memory for an ordinary tree of such a text (16 bytes for each of its bytes). */
+static json_t *load(const char *text, size_t n, json_error_t *e, bool *no_memory)
+{
+    json_t *root = NULL;
+    *no_memory = false;
+    for (int attempt = 0; attempt < 2 && !root && !*no_memory; attempt++) {
+        root = json_loadb(text, n, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, e);
+        if (root)
+            break;
+        size_t bytes;
+        void *room = sonde_mul(&bytes, n, 16) && sonde_add(&bytes, bytes, 4096) ? malloc(bytes) : NULL;
+        *no_memory = !room || json_error_code(e) == json_error_out_of_memory;
+        free(room);
+    }
+    return root;
+}
+
 static enum sonde_code parse(const char *text, size_t n, size_t n_big, const char *what, json_t **out,
                              sonde_err *err)
 {
@@ -127,16 +145,19 @@ static enum sonde_code parse(const char *text, size_t n, size_t n_big, const cha
     if (plain)
         before = uselocale(plain);
     json_error_t e;
-    json_t *root = json_loadb(text, n, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &e);
+    bool no_memory;
+    json_t *root = load(text, n, &e, &no_memory);
     if (plain) {
         uselocale(before);
         freelocale(plain);
     }
     free(copy);
+    if (!root && no_memory)
+        return sonde_fail(err, SONDE_E_MEMORY, "%s: no memory for its JSON of %zu bytes", what, n);
     if (!root)
-        return sonde_fail(
-            err, json_error_code(&e) == json_error_out_of_memory ? SONDE_E_MEMORY : SONDE_E_INPUT,
-            "%s: not the JSON that is expected here: line %d, column %d: %s", what, e.line, e.column, e.text);
+        return sonde_fail(err, SONDE_E_INPUT,
+                          "%s: not the JSON that is expected here: line %d, column %d: %s", what, e.line,
+                          e.column, e.text);
     *out = root;
     return SONDE_OK;
 }

@@ -43,6 +43,7 @@ static void each_sets_the_flag(void)
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
         pid_t child = fork();
         if (child == 0) {
+            signal(signals[i], SIG_DFL); /* nohup, for one, ignores some */
             const volatile sig_atomic_t *stop = signals_catch_stop();
             int before = *stop;
             raise(signals[i]);
@@ -64,6 +65,7 @@ static void stop_signals_set_the_flag(void **state)
 
 static void interrupt_twice(void)
 {
+    signal(SIGINT, SIG_DFL);
     signals_catch_stop();
     raise(SIGINT);
     raise(SIGINT);
@@ -80,6 +82,7 @@ static void second_interrupt_ends_it_at_once(void **state)
 
 static void terminate_often(void)
 {
+    signal(SIGTERM, SIG_DFL);
     const volatile sig_atomic_t *stop = signals_catch_stop();
     for (int i = 0; i < 5; i++)
         raise(SIGTERM);
