@@ -252,7 +252,7 @@ static enum sonde_code run(struct tool *t, const void *values, sonde_err *err)
 static const struct option options[] = {
     MODEL_OPTIONS(struct capture_options, model),
     {"hook", OPT_STRINGS, offsetof(struct capture_options, hook), "NAME|GLOB",
-     "hook point: blocks.3.hook_resid_post, 'blocks.*.attn.hook_z', resid_post3; repeatable", NULL,
+     "hook point: blocks.3.hook_resid_post, 'blocks.*.attn.hook_z', resid_post3", NULL,
      OPT_RESULT},
     TEXT_OPTIONS(struct capture_options, text),
     {"dtype", OPT_CHOICE, offsetof(struct capture_options, dtype), "f32|f16|bf16",
@@ -275,7 +275,7 @@ static const struct option options[] = {
 
 const struct command cmd_capture = {
     .name = "capture",
-    .about = "run text through a model and store activations at hook points",
+    .about = "runs text through a model and stores activations at hook points",
     .operands = "",
     .examples =
         (const char *const[]){"sonde capture --model gpt2/ --text corpus.txt --hook blocks.6.hook_resid_post "

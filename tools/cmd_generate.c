@@ -164,7 +164,7 @@ static const struct option options[] = {
 
 const struct command cmd_generate = {
     .name = "generate",
-    .about = "sample text from a model",
+    .about = "samples text from a model",
     .operands = "",
     .examples =
         (const char *const[]){
