@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "commands.h"
 #include "input.h"
@@ -15,7 +16,7 @@ struct capture_options {
     struct strings hook;
     struct text_input text;
     int dtype, shuffle;
-    uint64_t skip_first, logits, max_seqs, batch;
+    uint64_t skip_first, logits, max_seqs, batch, journal;
     double holdout;
     bool loss;
 };
@@ -91,7 +92,7 @@ static enum sonde_code describe(struct tool *t, const struct capture_options *o,
         add_text(j, "tokenizer_sha256", sonde_tokenizer_sha256(j->tokenizer));
     add_text(j, "dataset", input_path(&o->text));
     add_text(j, "dataset_sha256", j->corpus->sha256);
-    add_number(j, "context_len", o->text.context);
+    add_number(j, "context_len", input_context(&o->text, j->model));
     add_text(j, "packing", packing[o->text.packing]);
     add_text(j, "bos_policy", bos[o->text.bos]);
     add_text(j, "dtype", sonde_dtype_name(dtypes[o->dtype]));
@@ -187,15 +188,17 @@ static enum sonde_code report(struct tool *t, const struct job *j, const sonde_c
     }
     if (!t->common->json) {
         printf("%s\n", t->common->output);
-        if (j->options.loss)
+        if (j->options.loss && r->n_losses)
             tool_note(t, "mean loss %.4f nats per token over %" PRIu64 " tokens", r->mean_loss, r->n_losses);
         return SONDE_OK;
     }
-    json_t *out = json_pack("{s:s,s:I,s:I,s:I,s:o}", "path", t->common->output, "n_tokens",
+    char *path = tool_visible(t->common->output, strlen(t->common->output));
+    json_t *out = json_pack("{s:s,s:I,s:I,s:I,s:o}", "path", path ? path : "", "n_tokens",
                             (json_int_t)j->corpus->n_tokens, "n_rows", (json_int_t)r->n_rows, "n_documents",
                             (json_int_t)j->corpus->n_docs, "hooks", hook_table(j, r->saturated));
+    free(path);
     if (out && j->options.loss)
-        json_object_set_new(out, "mean_loss", json_real(r->mean_loss));
+        json_object_set_new(out, "mean_loss", r->n_losses ? json_real(r->mean_loss) : json_null());
     return tool_print_json(out, err);
 }
 
@@ -208,12 +211,42 @@ static void close_job(struct job *j)
     sonde_model_close(j->model);
 }
 
+/* What can be refused before hours of tokenising is. The store looks again. */
+static enum sonde_code check_output(const struct tool *t, sonde_err *err)
+{
+    struct stat st;
+    const char *path = t->common->output;
+    if (!path)
+        return sonde_fail(err, SONDE_E_USAGE, "no output: -o acts.h5");
+    if (!t->common->force && !t->common->resume && stat(path, &st) == 0 && S_ISREG(st.st_mode))
+        return sonde_fail(err, SONDE_E_USAGE, "%s: exists already; --force replaces it", path);
+    return SONDE_OK;
+}
+
+static enum sonde_code capture(struct tool *t, const struct capture_options *o, struct job *j, sonde_err *err)
+{
+    sonde_capture_result result = {0};
+    const sonde_work *work = tool_work(t, err);
+    enum sonde_code code = work ? describe(t, o, j, err) : err->code;
+    if (code)
+        return code;
+    code =
+        sonde_capture(j->model, j->corpus, j->tokenizer, &j->options, work, t->common->output, &result, err);
+    if (result.note[0])
+        tool_note(t, "%s", result.note);
+    if (!code)
+        code = report(t, j, &result, err);
+    free(result.saturated);
+    return code;
+}
+
 static enum sonde_code run(struct tool *t, const void *values, sonde_err *err)
 {
     const struct capture_options *o = values;
     struct job j = {0};
-    sonde_capture_result result = {0};
-    enum sonde_code code = open_inputs(t, o, &j, err);
+    enum sonde_code code = t->common->dry_run ? SONDE_OK : check_output(t, err);
+    if (!code && (code = open_inputs(t, o, &j, err)) == SONDE_E_STOPPED)
+        sonde_err_wrap(err, "nothing was written, the same command begins again");
     j.options = (sonde_capture_options){
         .hooks = &j.hooks,
         .dtype = dtypes[o->dtype],
@@ -225,26 +258,14 @@ static enum sonde_code run(struct tool *t, const void *values, sonde_err *err)
         .max_seqs = o->max_seqs,
         .seed = t->common->seed,
         .batch_tokens = (size_t)o->batch,
+        .journal_bytes = o->journal,
         .overwrite = t->common->force,
         .resume = t->common->resume,
     };
     if (!code)
         show_first_tokens(t, &j);
-    if (!code && t->common->dry_run) {
-        code = dry_run(t, &j, err);
-        close_job(&j);
-        return code;
-    }
-    if (!code && !t->common->output)
-        code = sonde_fail(err, SONDE_E_USAGE, "no output: -o acts.h5");
     if (!code)
-        code = describe(t, o, &j, err);
-    if (!code)
-        code = sonde_capture(j.model, j.corpus, j.tokenizer, &j.options, tool_work(t, err), t->common->output,
-                             &result, err);
-    if (!code)
-        code = report(t, &j, &result, err);
-    free(result.saturated);
+        code = t->common->dry_run ? dry_run(t, &j, err) : capture(t, o, &j, err);
     close_job(&j);
     return code;
 }
@@ -271,6 +292,8 @@ static const struct option options[] = {
      "attention scores and patterns: of the first N contexts", "0", OPT_RESULT},
     {"batch", OPT_COUNT, offsetof(struct capture_options, batch), "N", "tokens in one pass of one thread",
      "512", .min = 1, .max = 1e6},
+    {"journal", OPT_BYTES, offsetof(struct capture_options, journal), "BYTES",
+     "rows that a kill may cost, to be computed again", "64MiB", .min = 1},
 };
 
 const struct command cmd_capture = {

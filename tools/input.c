@@ -3,8 +3,8 @@
 
 #include <inttypes.h>
 
-enum sonde_code input_model(struct tool *t, const struct model_input *in, bool defer_unembed, sonde_model **out,
-                            sonde_err *err)
+enum sonde_code input_model(struct tool *t, const struct model_input *in, bool defer_unembed,
+                            sonde_model **out, sonde_err *err)
 {
     sonde_model_options o = {.defer_unembed = defer_unembed};
     const sonde_work *work = tool_work(t, err);
@@ -51,6 +51,11 @@ const char *input_path(const struct text_input *in)
     return in->text ? in->text : in->jsonl ? in->jsonl : in->ids;
 }
 
+uint64_t input_context(const struct text_input *in, const sonde_model *m)
+{
+    return in->context < m->arch.n_ctx ? in->context : m->arch.n_ctx;
+}
+
 enum sonde_code input_corpus(struct tool *t, const struct text_input *in, const sonde_model *m,
                              const sonde_tokenizer *tokenizer, sonde_corpus **out, sonde_err *err)
 {
@@ -62,18 +67,15 @@ enum sonde_code input_corpus(struct tool *t, const struct text_input *in, const 
         .ids_path = in->ids,
         .field = in->field,
         .separator = in->separator,
-        .n_context = (size_t)in->context,
+        .n_context = (size_t)input_context(in, m),
         .packing = (enum sonde_packing)in->packing,
         .bos = (enum sonde_bos)in->bos,
         .max_tokens = in->max_tokens == OPTION_WORD ? 0 : in->max_tokens,
         .n_vocab = (int32_t)m->arch.n_vocab,
     };
-    if (o.n_context > m->arch.n_ctx) {
-        if (option_given(t->parsed, "context"))
-            return sonde_fail(err, SONDE_E_USAGE, "--context %zu is longer than the %zu tokens of %s",
-                              o.n_context, m->arch.n_ctx, m->path);
-        o.n_context = m->arch.n_ctx;
-    }
+    if (in->context > m->arch.n_ctx && option_given(t->parsed, "context"))
+        return sonde_fail(err, SONDE_E_USAGE, "--context %" PRIu64 " is longer than the %zu tokens of %s",
+                          in->context, m->arch.n_ctx, m->path);
     const sonde_work *work = tool_work(t, err);
     if (!work)
         return err->code;

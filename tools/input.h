@@ -63,6 +63,9 @@ enum sonde_code input_tokenizer(struct tool *t, const struct model_input *in, co
 enum sonde_code input_corpus(struct tool *t, const struct text_input *in, const sonde_model *m,
                              const sonde_tokenizer *tokenizer, sonde_corpus **out, sonde_err *err);
 
+/* Tokens per context: what was asked for, or the model's longest where that is less. */
+uint64_t input_context(const struct text_input *in, const sonde_model *m);
+
 /* The path of the text, JSON lines or ids. */
 const char *input_path(const struct text_input *in);
 

@@ -46,13 +46,14 @@ typedef struct sonde_capture_result {
     uint64_t *saturated; /* per hook of options.hooks, malloc'd */
     double mean_loss;    /* with loss; NaN otherwise */
     uint64_t n_losses;
+    char note[400]; /* what resuming has to tell the user, or "" */
 } sonde_capture_result;
 
-/* Run it. tokenizer gives /vocab; NULL leaves it out. The same model, corpus and options give the same bytes,
- * whatever the threads, and after any kill and resume. Errors: SONDE_E_USAGE (nothing to store, context too
- * long, square site without max_seqs), SONDE_E_INPUT (an id outside the vocabulary), SONDE_E_IO,
- * SONDE_E_MEMORY, SONDE_E_NUMERIC (naming hook, document and position), SONDE_E_STOPPED (journalled; resume
- * continues). */
+/* Run it. result is filled in as far as it came; the caller frees saturated. tokenizer gives /vocab; NULL
+ * leaves it out. The same model, corpus and options give the same bytes, whatever the threads, and after any
+ * kill and resume. Errors: SONDE_E_USAGE (nothing to store, context too long, square site without max_seqs),
+ * SONDE_E_INPUT (an id outside the vocabulary), SONDE_E_IO, SONDE_E_MEMORY, SONDE_E_NUMERIC (naming hook,
+ * document and position), SONDE_E_STOPPED (journalled; resume continues). */
 enum sonde_code sonde_capture(const sonde_model *m, const sonde_corpus *corpus,
                               const sonde_tokenizer *tokenizer, const sonde_capture_options *o,
                               const sonde_work *work, const char *path, sonde_capture_result *result,

@@ -11,15 +11,27 @@ static size_t width_of(const sonde_model *m, sonde_hook h)
     return sonde_site_is_square(h.site) ? 0 : sonde_site_width(&m->arch, h.site);
 }
 
-enum sonde_code state_new(const sonde_model *m, const sonde_hook_list *hooks, struct state *s, sonde_err *err)
+static size_t n_doubles(const sonde_model *m, const sonde_hook_list *hooks)
 {
-    *s = (struct state){.n_hooks = hooks->n};
+    size_t n = 0;
     for (size_t i = 0; i < hooks->n; i++)
-        s->n_doubles += 2 * width_of(m, hooks->hook[i]);
-    s->hook = calloc(hooks->n + 1, sizeof *s->hook);
-    s->memory = calloc(s->n_doubles + 1, sizeof *s->memory);
-    if (!s->hook || !s->memory)
-        return sonde_fail(err, SONDE_E_MEMORY, "no memory for the statistics of %zu hooks", hooks->n);
+        n += 2 * width_of(m, hooks->hook[i]);
+    return n;
+}
+
+size_t state_bytes(const sonde_model *m, const sonde_hook_list *hooks)
+{
+    return hooks->n * sizeof(struct sums) + n_doubles(m, hooks) * sizeof(double);
+}
+
+enum sonde_code state_new(const sonde_model *m, const sonde_hook_list *hooks, sonde_arena *arena,
+                          struct state *s, sonde_err *err)
+{
+    *s = (struct state){.n_hooks = hooks->n, .n_doubles = n_doubles(m, hooks)};
+    s->hook = sonde_arena_get(arena, hooks->n, sizeof *s->hook, err);
+    s->memory = s->hook ? sonde_arena_get(arena, s->n_doubles, sizeof *s->memory, err) : NULL;
+    if (!s->memory)
+        return SONDE_E_MEMORY;
     double *at = s->memory;
     for (size_t i = 0; i < hooks->n; i++) {
         size_t w = width_of(m, hooks->hook[i]);
@@ -28,13 +40,6 @@ enum sonde_code state_new(const sonde_model *m, const sonde_hook_list *hooks, st
         at += 2 * w;
     }
     return SONDE_OK;
-}
-
-void state_free(struct state *s)
-{
-    free(s->hook);
-    free(s->memory);
-    *s = (struct state){0};
 }
 
 void state_clear(struct state *s)
