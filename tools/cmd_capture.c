@@ -234,6 +234,8 @@ static enum sonde_code capture(struct tool *t, const struct capture_options *o, 
         sonde_capture(j->model, j->corpus, j->tokenizer, &j->options, work, t->common->output, &result, err);
     if (result.note[0])
         tool_note(t, "%s", result.note);
+    if (!code && result.n_resumed_seqs)
+        tool_note(t, "resumed after %" PRIu64 " of %" PRIu64 " contexts", result.n_resumed_seqs, j->corpus->n_seqs);
     if (!code)
         code = report(t, j, &result, err);
     free(result.saturated);

@@ -28,7 +28,8 @@ enum sonde_code input_tokenizer(struct tool *t, const struct model_input *in, co
     sonde_err why = {0};
     enum sonde_code code =
         sonde_tokenizer_open(in->tokenizer ? in->tokenizer : in->model, t->budget, out, &why);
-    if (code && !in->tokenizer && !needed) {
+    if (code == SONDE_E_INPUT && !in->tokenizer && !needed) {
+        tool_detail(t, "no vocabulary is stored: %s", why.msg);
         *out = NULL;
         return SONDE_OK;
     }

@@ -94,7 +94,10 @@ static enum sonde_code write_new(sonde_store_writer *w, const unsigned char *rec
         rc = sonde_pwrite_all(fd, w->record, w->n_record, n, w->journal_new, err);
     if (!rc)
         rc = sonde_pwrite_all(fd, foot, sizeof foot, n + (w->record ? w->n_record : 0), w->journal_new, err);
-    if (!rc && fsync(fd))
+    int synced = -1;
+    while (!rc && (synced = fsync(fd)) && errno == EINTR)
+        ;
+    if (!rc && synced)
         rc = sonde_fail(err, SONDE_E_IO, "%s: cannot sync: %s", w->journal_new, strerror(errno));
     if (close(fd) && !rc)
         rc = sonde_fail(err, SONDE_E_IO, "%s: cannot close: %s", w->journal_new, strerror(errno));

@@ -142,15 +142,26 @@ enum sonde_code sonde_store_plan(sonde_store_writer *w, const sonde_store_layout
 /* ---- a file that is there against the plan
  * ------------------------------------------------------------------ */
 
-static char *attr_text(const sonde_store_attr *a, char *buf, size_t n)
+/* The value in words; of a long string 80 bytes from a little before `from`. */
+static char *attr_text(const sonde_store_attr *a, size_t from, char *buf, size_t n)
 {
+    size_t len = a->s ? strlen(a->s) : 0, begin = from > 20 && len > 80 ? from - 20 : 0;
     if (a->s)
-        snprintf(buf, n, "'%.80s%s'", a->s, strlen(a->s) > 80 ? "..." : "");
+        snprintf(buf, n, "'%s%.80s%s'", begin ? "..." : "", a->s + begin, len - begin > 80 ? "..." : "");
     else if (a->is_float)
         snprintf(buf, n, "%.17g", a->f);
     else
         snprintf(buf, n, "%lld", (long long)a->i);
     return buf;
+}
+
+/* The first byte in which two strings differ. */
+static size_t first_difference(const sonde_store_attr *a, const sonde_store_attr *b)
+{
+    size_t i = 0;
+    while (a->s && b->s && a->s[i] && a->s[i] == b->s[i])
+        i++;
+    return i;
 }
 
 static bool same_attr(const sonde_store_attr *a, const sonde_store_attr *b)
@@ -162,22 +173,36 @@ static bool same_attr(const sonde_store_attr *a, const sonde_store_attr *b)
     return a->is_float ? memcmp(&a->f, &b->f, sizeof a->f) == 0 : a->i == b->i;
 }
 
-static enum sonde_code match_attrs(const sonde_store_writer *w, const sonde_h5_table *t, sonde_err *err)
+/* The planned attributes that the file must have with the same value: those of the root, or all. */
+static enum sonde_code match_values(const sonde_store_writer *w, const sonde_h5_table *t, bool root_only,
+                                    sonde_err *err)
 {
     char was[120], is[120];
     for (size_t i = 0; i < w->n_attrs; i++) {
         const sonde_store_attr *a = &w->attr[i], *b = sonde_h5_attr_find(t, a->path, a->name);
+        if (root_only && a->path[1])
+            continue;
         if (!b)
             return sonde_fail(err, SONDE_E_USAGE,
                               "%s: has no attribute %s of %s, this run has %s; --force starts again", w->part,
-                              a->name, a->path, attr_text(a, is, sizeof is));
+                              a->name, a->path, attr_text(a, 0, is, sizeof is));
+        size_t from = first_difference(a, b);
         if (!same_attr(a, b))
             return sonde_fail(
                 err, SONDE_E_USAGE,
                 "%s: %s%s%s was %s, now it is %s; resume with the same options, or start again with --force",
                 w->part, a->name, a->path[1] ? " of " : "", a->path[1] ? a->path : "",
-                attr_text(b, was, sizeof was), attr_text(a, is, sizeof is));
+                attr_text(b, from, was, sizeof was), attr_text(a, from, is, sizeof is));
     }
+    return SONDE_OK;
+}
+
+static enum sonde_code match_attrs(const sonde_store_writer *w, const sonde_h5_table *t, sonde_err *err)
+{
+    char was[120];
+    enum sonde_code rc = match_values(w, t, false, err);
+    if (rc)
+        return rc;
     for (size_t j = 0; j < t->n_attrs; j++) {
         bool planned = false;
         for (size_t i = 0; i < w->n_attrs && !planned; i++)
@@ -186,7 +211,7 @@ static enum sonde_code match_attrs(const sonde_store_writer *w, const sonde_h5_t
         if (!planned)
             return sonde_fail(err, SONDE_E_USAGE,
                               "%s: %s of %s was %s, this run has none; --force starts again", w->part,
-                              t->attr[j].name, t->attr[j].path, attr_text(&t->attr[j], was, sizeof was));
+                              t->attr[j].name, t->attr[j].path, attr_text(&t->attr[j], 0, was, sizeof was));
     }
     return SONDE_OK;
 }
@@ -211,9 +236,13 @@ static enum sonde_code match_dataset(const sonde_store_writer *w, const sonde_st
 
 enum sonde_code sonde_store_match(sonde_store_writer *w, const sonde_h5_table *t, sonde_err *err)
 {
+    enum sonde_code rc =
+        match_values(w, t, true, err); /* an option says more than the shapes that follow from it */
+    if (rc)
+        return rc;
     for (size_t i = 0; i < w->n_datasets; i++) {
         const sonde_h5_dataset *f = sonde_h5_dataset_find(t, w->dataset[i].path);
-        enum sonde_code rc = match_dataset(w, &w->dataset[i], f, err);
+        rc = match_dataset(w, &w->dataset[i], f, err);
         if (rc)
             return rc;
         w->rows[i].offset = f->offset;
@@ -227,7 +256,7 @@ enum sonde_code sonde_store_match(sonde_store_writer *w, const sonde_h5_table *t
                               "%s: has %s, this run does not write it; --force starts again", w->part,
                               t->dataset[j].shape.path);
     }
-    enum sonde_code rc = match_attrs(w, t, err);
+    rc = match_attrs(w, t, err);
     const sonde_h5_dataset *check = sonde_h5_dataset_find(t, SONDE_STORE_CHECK);
     if (!rc)
         rc = match_dataset(w, &w->dataset[w->n_datasets], check, err);
