@@ -134,7 +134,8 @@ int open(const char *path, int flags, ...)
     va_start(ap, flags);
     unsigned mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(ap, unsigned) : 0;
     va_end(ap);
-    return !is_of_the_system(path) && fails("open") ? -1 : (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+    return !is_of_the_system(path) && fails("open") ? -1
+                                                    : (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }
 
 int open64(const char *path, int flags, ...)

@@ -117,25 +117,44 @@ static void fifty_kills_at_any_moment_end_in_the_same_bytes(void **state)
     assert_in_range(n_kept, N_KILLS / 5, 4 * N_KILLS); /* otherwise the kills missed what they are for */
 }
 
+/* Begin a capture and wait for its first journal; 0.1 ms more for every earlier try. */
+static pid_t start_to_the_journal(int try)
+{
+    struct words w = {0};
+    clean();
+    capture_words(&w);
+    pid_t pid = start(&w, &quiet);
+    for (double end = now_s() + 60;
+         !is_there("acts.h5.part.journal") && !is_there("acts.h5") && now_s() < end;)
+        sleep_s(0.0005);
+    sleep_s(0.0001 * try);
+    return pid;
+}
+
+/* Leave a capture behind that was killed at its rows. */
+static void leave_a_part(void)
+{
+    for (int i = 0; i < 50; i++) {
+        pid_t pid = start_to_the_journal(0);
+        kill(pid, SIGKILL);
+        (void)wait_for(pid);
+        if (is_there("acts.h5.part.journal") && !is_there("acts.h5"))
+            return;
+    }
+    fail_msg("no kill left a journal");
+}
+
 /* ---- signals that ask ---------------------------------------- */
 
-/* The delays at which a signal finds the program at its rows: tried until it was not yet finished and has a
- * handler. */
 static void stop_by(int signal_number)
 {
     int status = -1;
-    for (double delay = 0.6; delay > 0.05 && status != 75; delay *= 0.8) {
-        struct words w = {0};
-        clean();
-        capture_words(&w);
-        pid_t pid = start(&w, &quiet);
-        for (double end = now_s() + 20;
-             !is_there("acts.h5.part.journal") && !is_there("acts.h5") && now_s() < end;)
-            sleep_s(0.001);
-        sleep_s(delay * whole_s * 0.3);
+    for (int i = 0; i < 50 && status != 75; i++) {
+        pid_t pid = start_to_the_journal(50 - i);
         kill(pid, signal_number);
         status = wait_for(pid);
-        assert_true(status == 0 || status == 75);
+        if (status != 0 && status != 75)
+            fail_msg("signal %d: ended with %d: %s", signal_number, status, text_of("err"));
     }
     assert_int_equal(status, 75);
     const char *text = text_of("err");
@@ -160,12 +179,7 @@ static void a_second_interrupt_ends_it_at_once_and_resume_gives_the_same_bytes(v
     (void)state;
     int status = 0;
     for (int i = 0; i < 40 && status != 1000 + SIGINT; i++) {
-        struct words w = {0};
-        clean();
-        capture_words(&w);
-        pid_t pid = start(&w, &quiet);
-        for (double end = now_s() + 20; !is_there("acts.h5.part.journal") && now_s() < end;)
-            sleep_s(0.001);
+        pid_t pid = start_to_the_journal(0);
         kill(pid, SIGINT);
         for (int k = 0; k < i; k++)
             sched_yield();
@@ -187,11 +201,7 @@ static void a_stopped_capture_resumes_with_other_threads_batches_and_kernels(voi
                                          {"--kernel", "plain", "--journal", "1MiB"}};
     for (size_t i = 0; i < sizeof how / sizeof *how; i++) {
         struct words w = {0};
-        clean();
-        for (double f = 0.6; !is_there("acts.h5.part.journal") && f < 3; f += 0.2) {
-            clean();
-            (void)kill_after(f * whole_s, false);
-        }
+        leave_a_part();
         capture_words(&w);
         w.n -= 6; /* --journal, --threads and -o anew */
         ADD(&w, "-o", "acts.h5", "--resume", how[i][0], how[i][1], how[i][2], how[i][3]);
@@ -204,18 +214,6 @@ static void a_stopped_capture_resumes_with_other_threads_batches_and_kernels(voi
 }
 
 /* ---- who may go on ---------------------------------------- */
-
-/* Leave a capture behind that was killed at its rows. */
-static void leave_a_part(void)
-{
-    for (int i = 0; i < 50; i++) {
-        clean();
-        (void)kill_after(whole_s * (0.4 + 0.01 * i), false);
-        if (is_there("acts.h5.part.journal") && !is_there("acts.h5"))
-            return;
-    }
-    fail_msg("no kill left a journal");
-}
 
 static void refused(const struct words *w, int status, const char *words)
 {
@@ -235,7 +233,8 @@ static void resuming_with_other_options_is_refused_with_both_values(void **state
         {"--seed", "5", "seed was 0, now it is 5", NULL},
         {"--dtype", "f32", "dtype was 'float16', now it is 'float32'", NULL},
         {"--skip-first", "2", "skip_first was 1, now it is 2", NULL},
-        {"--logits", "4", "--logits=3 --loss --max-seqs=9 --seed=0', now it is '", "--logits=4 --loss --max-seqs=9 --seed=0'"},
+        {"--logits", "4", "--logits=3 --loss --max-seqs=9 --seed=0', now it is '",
+         "--logits=4 --loss --max-seqs=9 --seed=0'"},
         {"--holdout", "0.25", "holdout was 0.2", "now it is 0.25"},
         {"--context", "20", "context_len was 64, now it is 20", NULL},
         {"--shuffle", "none", "shuffle was 'rows', now it is 'none'", NULL},
@@ -290,12 +289,8 @@ static void resume_without_anything_to_resume_is_refused(void **state)
 static void a_second_writer_is_kept_out(void **state)
 {
     (void)state;
-    struct words w = {0}, again = {0};
-    clean();
-    capture_words(&w);
-    pid_t pid = start(&w, NULL);
-    for (double end = now_s() + 20; !is_there("acts.h5.part.journal") && now_s() < end;)
-        sleep_s(0.001);
+    struct words again = {0};
+    pid_t pid = start_to_the_journal(0);
     kill(pid, SIGSTOP);
     assert_false(is_there("acts.h5"));
     capture_words(&again);
