@@ -11,6 +11,10 @@
 #include "../base/error.h"
 #include "../file/tensors.h"
 
+/* Half-empty tables with good hashes need a few steps; a file that makes them need more is made to be slow.
+ */
+#define BPE_MAX_PROBES 2048
+
 /* ---- names of tokens
  * ---------------------------------------------------------------------------------------- */
 
@@ -76,8 +80,10 @@ struct bpe {
 
 /* An empty table for n merges. */
 enum sonde_code bpe_merges_new(struct bpe *b, sonde_arena *a, size_t n, sonde_err *err);
-/* left + right -> id at rank. A pair that is there already is replaced only if `replace`. */
-void bpe_merges_add(struct bpe *b, uint32_t left, uint32_t right, uint32_t rank, int32_t id, bool replace);
+/* left + right -> id at rank. A pair that is there already is replaced only if `replace`. Errors:
+ * SONDE_E_INPUT if the ids are such that hashing degenerates. */
+enum sonde_code bpe_merges_add(struct bpe *b, uint32_t left, uint32_t right, uint32_t rank, int32_t id,
+                               bool replace, sonde_err *err);
 enum sonde_code bpe_chars_new(struct bpe *b, sonde_arena *a, size_t n, sonde_err *err);
 void bpe_chars_add(struct bpe *b, uint32_t cp, int32_t id);
 int32_t bpe_char_id(const struct bpe *b, uint32_t cp); /* BPE_RAW if it is none */

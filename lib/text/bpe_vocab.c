@@ -31,13 +31,16 @@ enum sonde_code vocab_new(struct vocab *v, sonde_arena *a, uint64_t n_ids, size_
     return SONDE_OK;
 }
 
+/* The slot of this name, or the empty one where it belongs; SIZE_MAX if neither is near. */
 static size_t find_slot(const struct vocab *v, const char *s, size_t n)
 {
-    size_t i = (size_t)sonde_xxh3(s, n) & (v->n_slots - 1);
+    size_t i = (size_t)sonde_xxh3(s, n) & (v->n_slots - 1), n_probes = 0;
     for (; v->slot[i] >= 0; i = (i + 1) & (v->n_slots - 1)) {
         const struct sonde_bytes *name = &v->name[v->slot[i]];
         if (name->n == n && !memcmp(name->s, s, n))
             break;
+        if (++n_probes > BPE_MAX_PROBES)
+            return SIZE_MAX;
     }
     return i;
 }
@@ -50,6 +53,9 @@ enum sonde_code vocab_add(struct vocab *v, sonde_arena *a, int64_t id, const cha
         return sonde_fail(err, SONDE_E_INPUT, "%s: token '%.*s' has id %lld, outside 0..%d", what, show, s,
                           (long long)id, v->n_ids - 1);
     size_t i = find_slot(v, s, n);
+    if (i == SIZE_MAX)
+        return sonde_fail(err, SONDE_E_INPUT, "%s: the name of token %d and many others are made to collide",
+                          what, (int)id);
     if (v->slot[i] >= 0)
         return sonde_fail(err, SONDE_E_INPUT, "%s: token '%.*s' has two ids, %d and %d", what, show, s,
                           v->slot[i], (int)id);
@@ -66,7 +72,8 @@ enum sonde_code vocab_add(struct vocab *v, sonde_arena *a, int64_t id, const cha
 
 int32_t vocab_find(const struct vocab *v, const char *s, size_t n)
 {
-    return v->slot[find_slot(v, s, n)];
+    size_t i = find_slot(v, s, n);
+    return i == SIZE_MAX ? -1 : v->slot[i];
 }
 
 /* ---- tables of the model
@@ -87,19 +94,24 @@ enum sonde_code bpe_merges_new(struct bpe *b, sonde_arena *a, size_t n, sonde_er
     return SONDE_OK;
 }
 
-void bpe_merges_add(struct bpe *b, uint32_t left, uint32_t right, uint32_t rank, int32_t id, bool replace)
+enum sonde_code bpe_merges_add(struct bpe *b, uint32_t left, uint32_t right, uint32_t rank, int32_t id,
+                               bool replace, sonde_err *err)
 {
-    size_t i = bpe_pair_hash(left, right) & (b->n_slots - 1);
+    size_t i = bpe_pair_hash(left, right) & (b->n_slots - 1), n_probes = 0;
     while (b->merge[i].left != UINT32_MAX) {
         if (b->merge[i].left == left && b->merge[i].right == right) {
             if (replace)
                 b->merge[i] = (struct bpe_merge){left, right, rank, id};
-            return;
+            return SONDE_OK;
         }
+        if (++n_probes > BPE_MAX_PROBES)
+            return sonde_fail(err, SONDE_E_INPUT, "the ids of merge %u and many others are made to collide",
+                              rank);
         i = (i + 1) & (b->n_slots - 1);
     }
     b->merge[i] = (struct bpe_merge){left, right, rank, id};
     b->n_merges++;
+    return SONDE_OK;
 }
 
 enum sonde_code bpe_chars_new(struct bpe *b, sonde_arena *a, size_t n, sonde_err *err)

@@ -29,7 +29,7 @@ struct regex_match {
     pcre2_match_context *context;
     pcre2_jit_stack *stack;
     double began_wall, began_cpu;
-    size_t n_bytes;
+    size_t n_bytes, n_calls;
 };
 
 #define SPACES                                                                                               \
@@ -244,7 +244,8 @@ enum sonde_code regex_find(const struct regex *r, struct regex_match **state, co
             k = pcre2_match(r->code, s, n, at, PCRE2_NO_UTF_CHECK, m->data, m->context);
         if (k == PCRE2_ERROR_JIT_STACKLIMIT)
             k = pcre2_match(r->code, s, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, m->data, m->context);
-        if (k >= 0) {
+        bool late = (++m->n_calls & 63) == 0 && too_slow(m);
+        if (k >= 0 && !late) {
             *begin = pcre2_get_ovector_pointer(m->data)[0];
             *end = pcre2_get_ovector_pointer(m->data)[1];
             if (*begin < at || *end < *begin || *end > n) /* \K is refused, so this does not happen */
@@ -253,7 +254,7 @@ enum sonde_code regex_find(const struct regex *r, struct regex_match **state, co
         }
         if (k == PCRE2_ERROR_NOMEMORY)
             return sonde_fail(err, SONDE_E_MEMORY, "no memory for matching a pattern");
-        if (k != PCRE2_ERROR_NOMATCH || too_slow(m))
+        if (k != PCRE2_ERROR_NOMATCH || late || too_slow(m))
             return sonde_fail(
                 err, SONDE_E_INPUT,
                 "the pre-tokenizer's pattern takes too many steps on this text (near byte %zu of %zu)", at,

@@ -97,7 +97,7 @@ static enum sonde_code cuts(struct merges *m, bool add, size_t *n_cuts, sonde_er
                 continue;
             ++*n_cuts;
             if (add)
-                bpe_merges_add(&m->t->bpe, (uint32_t)a, (uint32_t)c, m->rank[i], (int32_t)i, false);
+                rc = bpe_merges_add(&m->t->bpe, (uint32_t)a, (uint32_t)c, m->rank[i], (int32_t)i, false, err);
         }
     }
     return rc;
@@ -201,16 +201,45 @@ static struct sonde_bytes shown(sonde_tokenizer *t, const struct spm_piece *p, c
     return (struct sonde_bytes){s, k};
 }
 
+static bool is_hole(const struct spm_piece *p)
+{
+    return p->n == 0 && p->type == SPM_UNUSED;
+}
+
+/* How many different characters the pieces are made of: each is a symbol, even if no piece is it alone. */
+static enum sonde_code check_pieces(const struct spm_piece *piece, size_t n, const struct spm_options *o,
+                                    size_t *n_chars, sonde_err *err)
+{
+    unsigned char *seen = calloc(0x110000 / 8, 1);
+    enum sonde_code rc = seen ? SONDE_OK : sonde_fail(err, SONDE_E_MEMORY, "no memory for %zu pieces", n);
+    *n_chars = 0;
+    for (size_t i = 0; i < n && !rc; i++) {
+        const struct spm_piece *p = &piece[i];
+        if (is_hole(p))
+            continue;
+        if (p->n == 0 || p->n > MAX_PIECE || isnan(p->score) || p->type < SPM_NORMAL || p->type > SPM_BYTE)
+            rc = sonde_fail(err, SONDE_E_INPUT,
+                            "%s: piece %zu has %zu bytes (1 to %u are allowed), score %g, type %d", o->what,
+                            i, p->n, MAX_PIECE, (double)p->score, p->type);
+        size_t len;
+        for (size_t at = 0; at < p->n && !rc; at += len) {
+            uint32_t cp = sonde_utf8_next((const unsigned char *)p->s, p->n, at, &len);
+            if (cp == SONDE_INVALID || seen[cp / 8] & 1u << cp % 8)
+                continue;
+            seen[cp / 8] |= (unsigned char)(1u << cp % 8);
+            ++*n_chars;
+        }
+    }
+    free(seen);
+    return rc;
+}
+
 static enum sonde_code add_piece(sonde_tokenizer *t, struct sonde_bytes *bytes, const struct spm_piece *p,
                                  int32_t id, const struct spm_options *o, sonde_err *err)
 {
     size_t len;
-    if (p->n == 0 && p->type == SPM_UNUSED)
-        return SONDE_OK; /* a hole */
-    if (p->n == 0 || p->n > MAX_PIECE || isnan(p->score) || p->type < SPM_NORMAL || p->type > SPM_BYTE)
-        return sonde_fail(err, SONDE_E_INPUT,
-                          "%s: piece %d has %zu bytes (1 to %u are allowed), score %g, type %d", o->what, id,
-                          p->n, MAX_PIECE, (double)p->score, p->type);
+    if (is_hole(p))
+        return SONDE_OK;
     enum sonde_code rc = vocab_add(&t->vocab, t->arena, id, p->s, p->n, o->what, err);
     if (rc)
         return rc;
@@ -246,14 +275,14 @@ static enum sonde_code add_piece(sonde_tokenizer *t, struct sonde_bytes *bytes, 
 static enum sonde_code add_pieces(sonde_tokenizer *t, const struct spm_piece *piece, size_t n,
                                   const struct spm_options *o, sonde_err *err)
 {
-    enum sonde_code rc = vocab_new(&t->vocab, t->arena, n, n, o->what, err);
+    size_t n_added = 0, n_chars;
+    enum sonde_code rc = check_pieces(piece, n, o, &n_chars, err);
+    if (!rc)
+        rc = vocab_new(&t->vocab, t->arena, n, n, o->what, err);
     if (rc)
         return rc;
-    size_t n_added = 0, n_chars = 0;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++)
         n_added += piece[i].type != SPM_NORMAL;
-        n_chars += piece[i].n; /* characters that are no pieces get symbols too; bounded by the file */
-    }
     struct sonde_bytes *bytes = sonde_arena_get(t->arena, n, sizeof *bytes, err);
     t->out = sonde_arena_get(t->arena, n, sizeof *t->out, err);
     t->flags = sonde_arena_get(t->arena, n, 1, err);

@@ -17,6 +17,7 @@ enum sonde_code tokenizer_new(sonde_budget *budget, sonde_tokenizer **out, sonde
         return SONDE_E_MEMORY;
     }
     t->arena = a;
+    t->budget = budget;
     t->bos = t->eos = -1;
     t->bpe.unk_id = -1;
     memset(t->bpe.byte_id, 0xff, sizeof t->bpe.byte_id);
@@ -156,8 +157,7 @@ enum sonde_code tokenizer_merge(sonde_tokenizer *t, uint32_t rank, const char *l
         return sonde_fail(err, SONDE_E_INPUT,
                           "%s: merge %u ('%.*s' + '%.*s') makes no token of the vocabulary", what, rank,
                           show_left, left, show_right, right);
-    bpe_merges_add(&t->bpe, (uint32_t)a, (uint32_t)b, rank, id, true);
-    return SONDE_OK;
+    return bpe_merges_add(&t->bpe, (uint32_t)a, (uint32_t)b, rank, id, true, err);
 }
 
 /* ---- added tokens

@@ -95,6 +95,7 @@ enum { TOKEN_SPECIAL = 1, TOKEN_ADDED = 2 };
 
 struct sonde_tokenizer {
     sonde_arena *arena;
+    sonde_budget *budget;
     struct vocab vocab; /* names as the file spells them */
     struct bpe bpe;
     struct sonde_bytes *out; /* [n_ids] the bytes that an id stands for; s NULL for a hole */
@@ -180,9 +181,6 @@ void config_ends(sonde_tokenizer *t, const struct config *c, bool flags_decide);
 size_t config_n_added(const struct config *c, int64_t *largest);
 enum sonde_code config_add_tokens(sonde_tokenizer *t, const struct config *c, const char *what,
                                   sonde_err *err);
-
-/* JSON values that a file of n bytes may hold. */
-#define JSON_NODES(n) ((n) / 3 + 1000 < ((size_t)1 << 24) ? (n) / 3 + 1000 : (size_t)1 << 24)
 
 /* t->vocab from an object of names and ids, with room for n_more tokens with ids up to max_more. */
 enum sonde_code tokenizer_json_vocab(sonde_tokenizer *t, const json_t *vocab, size_t n_more, int64_t max_more,

@@ -257,11 +257,11 @@ static enum sonde_code read_root(struct json_reader *r, const json_t *root, sond
 enum sonde_code tokenizer_read_json(sonde_tokenizer *t, const sonde_map *m, sonde_err *err)
 {
     struct json_reader r = {.t = t, .what = m->path};
-    json_t *root = NULL;
-    enum sonde_code rc = sonde_json_parse(m->data, m->n_bytes, JSON_NODES(m->n_bytes), m->path, &root, err);
+    sonde_json j = {0};
+    enum sonde_code rc = sonde_json_parse_within(m->data, m->n_bytes, t->budget, m->path, &j, err);
     if (rc)
         return rc;
-    rc = read_root(&r, root, err);
-    json_decref(root);
+    rc = read_root(&r, j.root, err);
+    sonde_json_release(&j);
     return rc;
 }

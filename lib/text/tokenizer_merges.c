@@ -103,20 +103,20 @@ static void choose_pattern(sonde_tokenizer *t, const struct config *c)
 enum sonde_code tokenizer_read_merges(sonde_tokenizer *t, const sonde_map *vocab, const sonde_map *merges,
                                       const struct config *c, sonde_err *err)
 {
-    json_t *root = NULL;
+    sonde_json j = {0};
     int64_t largest;
     size_t n_listed = config_n_added(c, &largest);
     enum sonde_code rc =
-        sonde_json_parse(vocab->data, vocab->n_bytes, JSON_NODES(vocab->n_bytes), vocab->path, &root, err);
+        sonde_json_parse_within(vocab->data, vocab->n_bytes, t->budget, vocab->path, &j, err);
     if (rc)
         return rc;
-    if (!json_is_object(root))
+    if (!json_is_object(j.root))
         rc = sonde_fail(err, SONDE_E_INPUT, "%s: a vocabulary is an object of tokens and ids", vocab->path);
     if (!rc)
-        rc = tokenizer_json_vocab(t, root, n_listed, largest, vocab->path, err);
+        rc = tokenizer_json_vocab(t, j.root, n_listed, largest, vocab->path, err);
     if (!rc)
         rc = tokenizer_byte_level(t, err);
-    json_decref(root);
+    sonde_json_release(&j);
     if (!rc)
         rc = tokenizer_parse_merges(t, (const char *)merges->data, merges->n_bytes, merges->path, err);
     if (!rc)
