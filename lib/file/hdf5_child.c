@@ -156,7 +156,7 @@ static void reset_signals(void)
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static void limit(int what, rlim_t soft, rlim_t hard)
+static void limit(unsigned what, rlim_t soft, rlim_t hard)
 {
     struct rlimit now;
     if (getrlimit(what, &now) == 0 && now.rlim_max != RLIM_INFINITY && now.rlim_max < hard)

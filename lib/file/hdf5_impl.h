@@ -111,6 +111,11 @@ typedef struct sonde_h5_table {
 /* The job; no argument. */
 enum sonde_code sonde_h5_walk(const void *unused, int fd, sonde_h5_reply *reply, sonde_err *err);
 
+/* The table that a reply of the walk describes, if every number of it is possible in a file of file_bytes;
+ * strings stay in the reply. Errors: SONDE_E_INPUT, SONDE_E_MEMORY. */
+enum sonde_code sonde_h5_table_parse(const char *path, sonde_h5_cursor reply, uint64_t file_bytes,
+                                     sonde_arena *arena, sonde_h5_table *out, sonde_err *err);
+
 /* Read the structure of fd, file_bytes long: run the walk and check what comes back. */
 enum sonde_code sonde_h5_table_read(const char *path, int fd, uint64_t file_bytes, sonde_budget *budget,
                                     sonde_arena *arena, sonde_h5_table *out, sonde_err *err);

@@ -189,16 +189,11 @@ static unsigned child_seconds(uint64_t file_bytes)
     return 1 + (unsigned)(file_bytes >> 18 > 9 ? 9 : file_bytes >> 18);
 }
 
-enum sonde_code sonde_h5_table_read(const char *path, int fd, uint64_t file_bytes, sonde_budget *budget,
-                                    sonde_arena *arena, sonde_h5_table *out, sonde_err *err)
+enum sonde_code sonde_h5_table_parse(const char *path, sonde_h5_cursor c, uint64_t file_bytes,
+                                     sonde_arena *arena, sonde_h5_table *out, sonde_err *err)
 {
-    sonde_h5_cursor c;
     sonde_h5_table t = {0};
-    const sonde_h5_task task = {path,          fd,  true, child_seconds(file_bytes), child_memory(budget),
-                                sonde_h5_walk, NULL};
-    enum sonde_code rc = sonde_h5_run(&task, arena, &c, err);
-    if (rc)
-        return rc;
+    enum sonde_code rc;
     if (!count_records(c, &t.n_datasets, &t.n_attrs))
         return sonde_fail(err, SONDE_E_INPUT, "%s: damaged or hostile file (its structure makes no sense)",
                           path);
@@ -217,6 +212,16 @@ enum sonde_code sonde_h5_table_read(const char *path, int fd, uint64_t file_byte
         return rc;
     *out = t;
     return SONDE_OK;
+}
+
+enum sonde_code sonde_h5_table_read(const char *path, int fd, uint64_t file_bytes, sonde_budget *budget,
+                                    sonde_arena *arena, sonde_h5_table *out, sonde_err *err)
+{
+    sonde_h5_cursor c;
+    const sonde_h5_task task = {path,          fd,  true, child_seconds(file_bytes), child_memory(budget),
+                                sonde_h5_walk, NULL};
+    enum sonde_code rc = sonde_h5_run(&task, arena, &c, err);
+    return rc ? rc : sonde_h5_table_parse(path, c, file_bytes, arena, out, err);
 }
 
 const sonde_h5_dataset *sonde_h5_dataset_find(const sonde_h5_table *t, const char *path)

@@ -309,7 +309,7 @@ static bool flipped(size_t i, const char *path)
     bool first = i / 8 < n_ours;
     const unsigned char *p = first ? ours : old_style;
     size_t n = first ? n_ours : n_old_style, k = first ? i / 8 : i / 8 - n_ours;
-    if (!full() && ((p[k] == 0 && k % 97) || i % 13))
+    if ((p[k] == 0 && k % (full() ? 16 : 97)) || (!full() && i % 13))
         return true;
     unsigned char *q = malloc(n);
     memcpy(q, p, n);
