@@ -14,7 +14,9 @@
 #include "../base/tensor.h"
 
 /* ---- writing ----------------------------------------------------------------------------------------------
- */
+ * HDF5 runs in a short-lived child process (at create, resume, finish and open), so its state and its crashes
+ * stay out of this one. The child is forked: best before threads start; threads that do not use HDF5
+ * themselves do no harm. */
 
 /* A dataset to lay out: full path ("/acts/blocks.3.hook_resid_post"), type, and shape with the row count
  * first. SONDE_BF16 is stored as uint16 with the attribute encoding="bfloat16". */
@@ -77,7 +79,8 @@ enum sonde_code sonde_store_journal(sonde_store_writer *w, const void *state, si
 enum sonde_code sonde_store_finish(sonde_store_writer *w, const sonde_store_attr *attr, size_t n_attrs,
                                    sonde_err *err);
 
-/* Close without finishing: .part and journal stay for --resume. keep false: both are removed. */
+/* Close without finishing. keep true: .part and journal stay for --resume (.part only if there is a journal;
+ * without one there is nothing to go on from). keep false: both are removed. */
 void sonde_store_abandon(sonde_store_writer *w, bool keep);
 
 /* ---- reading ----------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
  * Strangers' files: whatever is in them, opening ends with a table that holds or with one line, and this
  * process lives.
  *
- * SONDE_TEST_FULL=1 tries every byte and every bit; without it every one where the file is not empty space is
- * thinned out. */
+ * SONDE_TEST_FULL=1 cuts at every byte and flips every bit outside empty space (some minutes); without it
+ * both are thinned out. */
 #define H5_USE_110_API 1
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -25,6 +27,7 @@
 
 #include "base/rng.h"
 #include "base/size.h"
+#include "file/hdf5_impl.h"
 #include "file/store.h"
 
 static char dir[64];
@@ -629,6 +632,95 @@ static void no_descriptor_and_no_child_is_left_behind(void **state)
     assert_int_equal(errno, ECHILD);
 }
 
+/* ---- the child itself
+ * --------------------------------------------------------------------------------------- */
+
+static enum sonde_code try_to_escape(const void *arg, int fd, sonde_h5_reply *reply, sonde_err *err)
+{
+    (void)arg;
+    (void)err;
+    sonde_h5_put_u64(reply, open("/etc/passwd", O_RDONLY) < 0);
+    sonde_h5_put_u64(reply, open("/dev/shm/escaped", O_WRONLY | O_CREAT, 0666) < 0);
+    sonde_h5_put_u64(reply, socket(AF_INET, SOCK_STREAM, 0) < 0);
+    sonde_h5_put_u64(reply, dup(fd) < 0);
+    sonde_h5_put_u64(reply, write(fd, "x", 1) < 0);
+    sonde_h5_put_u64(reply, lseek(5, 0, SEEK_CUR) < 0 && errno == EBADF);
+    return SONDE_OK;
+}
+
+static enum sonde_code crash(const void *arg, int fd, sonde_h5_reply *reply, sonde_err *err)
+{
+    (void)arg;
+    (void)fd;
+    (void)reply;
+    (void)err;
+    (void)raise(SIGSEGV);
+    return SONDE_OK;
+}
+
+static enum sonde_code loop(const void *arg, int fd, sonde_h5_reply *reply, sonde_err *err)
+{
+    (void)fd;
+    (void)reply;
+    (void)err;
+    for (const volatile int *p = arg; *p;)
+        ;
+    return SONDE_OK;
+}
+
+static enum sonde_code talk_too_much(const void *arg, int fd, sonde_h5_reply *reply, sonde_err *err)
+{
+    (void)arg;
+    (void)fd;
+    (void)err;
+    for (int i = 0; i < 20 << 20; i++)
+        sonde_h5_put_u64(reply, 1);
+    return SONDE_OK;
+}
+
+static enum sonde_code lie(const void *arg, int fd, sonde_h5_reply *reply, sonde_err *err)
+{
+    (void)arg;
+    (void)fd;
+    (void)reply;
+    (void)err;
+    char junk[2000];
+    memset(junk, 0xff, sizeof junk);
+    (void)!write(4, junk, sizeof junk);
+    _exit(0);
+}
+
+static void the_child_is_shut_in_and_its_end_is_a_sentence(void **state)
+{
+    (void)state;
+    sonde_err err = {0};
+    sonde_h5_cursor c = {0};
+    static const int forever = 1;
+    sonde_arena *arena = sonde_arena_new(NULL, &err);
+    int fd = open(at("ours.h5"), O_RDONLY);
+    assert_true(arena && fd >= 0);
+    sonde_h5_task t = {"f.h5", fd, true, 1, (size_t)64 << 20, try_to_escape, &forever};
+    must(sonde_h5_run(&t, arena, &c, &err), &err);
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(sonde_h5_get_u64(&c), 1);
+    assert_false(c.bad);
+    assert_int_equal(access("/dev/shm/escaped", F_OK), -1);
+    t.job = crash;
+    refused(SONDE_E_INPUT, sonde_h5_run(&t, arena, &c, &err), &err,
+            "damaged or hostile file (HDF5 crashed on it)");
+    t.job = loop;
+    refused(SONDE_E_INPUT, sonde_h5_run(&t, arena, &c, &err), &err, "did not come to an end");
+    t.job = lie;
+    refused(SONDE_E_INPUT, sonde_h5_run(&t, arena, &c, &err), &err, "damaged or hostile");
+    t.job = talk_too_much;
+    refused(SONDE_E_INPUT, sonde_h5_run(&t, arena, &c, &err), &err, "64 MiB");
+    t.stranger = false;
+    t.job = crash;
+    refused(SONDE_E_IO, sonde_h5_run(&t, arena, &c, &err), &err, "cannot be laid out");
+    close(fd);
+    sonde_arena_free(arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -642,6 +734,7 @@ int main(void)
         cmocka_unit_test(what_is_not_hdf5_is_refused),
         cmocka_unit_test(a_later_major_version_is_refused),
         cmocka_unit_test(a_file_cut_while_open_is_an_error_of_the_system),
+        cmocka_unit_test(the_child_is_shut_in_and_its_end_is_a_sentence),
         cmocka_unit_test(no_descriptor_and_no_child_is_left_behind),
     };
     return cmocka_run_group_tests(tests, begin, end);
