@@ -3,6 +3,7 @@
  * changed: Conv1D transposed and NeoX' qkv regrouped (so both are plain [out, in]), Llama's q and k rows in
  * interleaved rotary order, Gemma's norms stored as 1 + w, Llama 3's frequency factors in a tensor of their
  * own. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -115,6 +116,7 @@ static bool number(const sonde_meta *m, double *out)
     return m->type == SONDE_META_INT || m->type == SONDE_META_UINT || m->type == SONDE_META_FLOAT;
 }
 
+/* NULL if the entry has no such value: a list, a fraction where an integer belongs, NaN. */
 static json_t *value_of(const sonde_meta *m, enum kind kind)
 {
     double v;
@@ -122,16 +124,18 @@ static json_t *value_of(const sonde_meta *m, enum kind kind)
         return m->type == SONDE_META_BOOL ? json_boolean(m->u || m->i) : NULL;
     if (!number(m, &v))
         return NULL;
-    return kind == KIND_REAL ? json_real(v) : v > -9e15 && v < 9e15 ? json_integer((json_int_t)v) : NULL;
+    if (kind == KIND_REAL)
+        return json_real(v); /* NULL unless finite */
+    return m->type != SONDE_META_FLOAT && v > -9e15 && v < 9e15 ? json_integer((json_int_t)v) : NULL;
 }
 
 static void set_scaling(const sonde_tensors *f, const char *arch, json_t *config)
 {
     const sonde_meta *type = meta(f, arch, "rope.scaling.type");
-    double factor;
-    if (!type || type->type != SONDE_META_STRING || !strcmp(type->s, "none") ||
-        !number(meta(f, arch, "rope.scaling.factor"), &factor))
+    double factor = 1;
+    if (!type || type->type != SONDE_META_STRING || !strcmp(type->s, "none"))
         return;
+    number(meta(f, arch, "rope.scaling.factor"), &factor);
     json_object_set_new(config, "rope_scaling",
                         json_pack("{s:s,s:f}", "rope_type", type->s, "factor", factor));
 }
@@ -151,24 +155,47 @@ static void set_query_scale(const sonde_tensors *f, const struct gguf_arch *g, j
         json_object_set_new(config, "query_pre_attn_scalar", json_real(head_dim));
 }
 
+/* The part of each head that GPT-NeoX rotates, as a fraction that gives the very number when multiplied back.
+ */
 static void set_rotary_part(const sonde_tensors *f, const struct gguf_arch *g, json_t *config)
 {
     double dims, width, heads;
-    if (number(meta(f, g->name, "rope.dimension_count"), &dims) &&
-        number(meta(f, g->name, "embedding_length"), &width) &&
-        number(meta(f, g->name, "attention.head_count"), &heads) && width > 0 && heads > 0 &&
-        dims <= width / heads)
-        json_object_set_new(config, "rotary_pct", json_real(dims / (width / heads)));
+    if (!number(meta(f, g->name, "rope.dimension_count"), &dims) ||
+        !number(meta(f, g->name, "embedding_length"), &width) ||
+        !number(meta(f, g->name, "attention.head_count"), &heads) || !(heads > 0) || !(width >= heads) ||
+        !(dims >= 0) || dims > width / heads)
+        return;
+    double part = dims / floor(width / heads);
+    if (floor(width / heads) * part < dims)
+        part = nextafter(part, 1);
+    json_object_set_new(config, "rotary_pct", json_real(part));
 }
 
-static json_t *make_config(const sonde_tensors *f, const struct gguf_arch *g)
+/* Other families rotate whole heads: a file that says otherwise would be computed wrongly. */
+static enum sonde_code check_rotary_part(const sonde_tensors *f, const struct gguf_arch *g, const char *what,
+                                         const sonde_arch *a, sonde_err *err)
 {
-    json_t *config = json_object();
+    double dims;
+    if (a->positions != SONDE_POS_ROPE || !number(meta(f, g->name, "rope.dimension_count"), &dims) ||
+        dims == (double)a->rope_dim)
+        return SONDE_OK;
+    return sonde_fail(err, SONDE_E_INPUT,
+                      "%s: rope.dimension_count is %g, the family '%s' rotates %zu of %zu", what, dims,
+                      a->family, a->rope_dim, a->d_head);
+}
+
+static enum sonde_code make_config(const sonde_tensors *f, const struct gguf_arch *g, const char *what,
+                                   json_t *config, sonde_err *err)
+{
+    static const char *const kinds[] = {"an integer", "a finite number", "true or false"};
     const sonde_tensor *embed = sonde_tensors_find(f, "token_embd.weight");
     json_object_set_new(config, "model_type", json_string(g->family));
     for (size_t i = 0; i < COUNT(keys); i++) {
         const sonde_meta *m = meta(f, g->name, keys[i].gguf);
         json_t *v = m ? value_of(m, keys[i].kind) : NULL;
+        if (m && !v)
+            return sonde_fail(err, SONDE_E_INPUT, "%s: %s.%s is not %s", what, g->name, keys[i].gguf,
+                              kinds[keys[i].kind]);
         if (v)
             json_object_set_new(config, keys[i].config, v);
     }
@@ -178,7 +205,7 @@ static json_t *make_config(const sonde_tensors *f, const struct gguf_arch *g)
     set_scaling(f, g->name, config);
     set_query_scale(f, g, config);
     set_rotary_part(f, g, config);
-    return config;
+    return SONDE_OK;
 }
 
 /* ---- all ---------------------------------------- */
@@ -198,6 +225,10 @@ static enum sonde_code apply_frequency_factors(const sonde_tensors *f, const cha
         enum sonde_code code = sonde_tensor_to_f32(t, i, 1, &factor, err);
         if (code)
             return code;
+        if (!(factor > 0) || !isfinite(a->inv_freq[0][i] / factor))
+            return sonde_fail(err, SONDE_E_INPUT,
+                              "%s: rope_freqs.weight holds %g, a frequency cannot be divided by it", what,
+                              (double)factor);
         a->inv_freq[0][i] /= factor;
     }
     return SONDE_OK;
@@ -219,9 +250,14 @@ enum sonde_code family_configure_gguf(const sonde_tensors *file, const char *wha
                           "qwen3, gemma, gemma2, "
                           "gemma3",
                           what, name && name->type == SONDE_META_STRING ? name->s : "(none)");
-    *config = make_config(file, g);
-    enum sonde_code code = *config ? family_configure(*config, what, arch, &family, arena, err)
-                                   : sonde_fail(err, SONDE_E_MEMORY, "%s: no memory for the config", what);
+    *config = json_object();
+    if (!*config)
+        return sonde_fail(err, SONDE_E_MEMORY, "%s: no memory for the config", what);
+    enum sonde_code code = make_config(file, g, what, *config, err);
+    if (!code)
+        code = family_configure(*config, what, arch, &family, arena, err);
+    if (!code)
+        code = check_rotary_part(file, g, what, arch, err);
     if (code)
         return code;
     source->family = g->tensors;
