@@ -85,6 +85,24 @@ static enum sonde_code check_shape(const struct loader *ld, const sonde_tensor *
                       sonde_shape_text(dim, rank, want, sizeof want));
 }
 
+/* Weights are floating point: integers are packed or quantised by a scheme that the config would have to
+ * explain. */
+static enum sonde_code check_type(const struct loader *ld, const sonde_tensor *t, sonde_err *err)
+{
+    switch (t->dtype) {
+    case SONDE_F32:
+    case SONDE_F16:
+    case SONDE_BF16:
+    case SONDE_F64:
+    case SONDE_Q8_0:
+        return SONDE_OK;
+    default:
+        return sonde_fail(err, SONDE_E_INPUT,
+                          "%s: tensor '%s' has type %s; weights are read from F32, F16, BF16, F64 and Q8_0",
+                          ld->m->path, t->name, t->type_name);
+    }
+}
+
 /* ---- conversion ---------------------------------------- */
 
 static enum sonde_code to_f32(const struct loader *ld, const sonde_tensor *t, size_t first, size_t n,
@@ -97,21 +115,22 @@ static enum sonde_code to_f32(const struct loader *ld, const sonde_tensor *t, si
     return code;
 }
 
-/* A vector of n floats in the model's arena; NULL stays NULL when the tensor is absent. Any shape with n
- * elements whose last dimensions agree is accepted only as [n] or, for TransformerLens, [heads, dh]. */
-static enum sonde_code load_vector(struct loader *ld, enum slot slot, size_t layer, size_t n, float **out,
-                                   sonde_err *err)
+/* A vector of n floats in the model's arena; NULL stays NULL when the tensor is absent. Its shape is [n], or
+ * [rows, n / rows] (biases of heads; positions always); rows 0: [n] only. */
+static enum sonde_code load_vector(struct loader *ld, enum slot slot, size_t layer, size_t n, size_t rows,
+                                   float **out, sonde_err *err)
 {
     const struct tensor_rule *rule;
     const sonde_tensor *t;
     enum sonde_code code;
+    uint64_t dim[2] = {n, 0};
     *out = NULL;
     if ((code = find(ld, slot, layer, &rule, &t, err)) || !t)
         return code;
-    if (sonde_tensor_count(t) != n || t->rank > 2) {
-        uint64_t want = n;
-        return check_shape(ld, t, 1, &want, err);
-    }
+    if (rows && (t->rank == 2 || slot == SLOT_POSITION))
+        dim[0] = rows, dim[1] = n / rows;
+    if ((code = check_shape(ld, t, dim[1] ? 2 : 1, dim, err)) || (code = check_type(ld, t, err)))
+        return code;
     float *v = sonde_arena_get(ld->m->arena, n, sizeof *v, err);
     if (!v)
         return SONDE_E_MEMORY;
@@ -125,9 +144,9 @@ static enum sonde_code load_vector(struct loader *ld, enum slot slot, size_t lay
 static enum sonde_code load_affine(struct loader *ld, enum slot w, enum slot b, size_t layer, size_t n,
                                    sonde_affine *out, sonde_err *err)
 {
-    enum sonde_code code = load_vector(ld, w, layer, n, &out->gamma, err);
+    enum sonde_code code = load_vector(ld, w, layer, n, 0, &out->gamma, err);
     if (!code && b != N_SLOTS)
-        code = load_vector(ld, b, layer, n, &out->beta, err);
+        code = load_vector(ld, b, layer, n, 0, &out->beta, err);
     for (size_t i = 0; !code && out->gamma && ld->m->arch.norm_plus_one && i < n; i++)
         out->gamma[i] = 1 + out->gamma[i];
     return code;
@@ -163,29 +182,30 @@ static bool is_identity(const struct row_map *map)
 struct piece {
     const sonde_tensor *t;
     enum layout layout;
-    size_t k, n, n0;
+    size_t k, n, n0, heads;
     const sonde_packed *to;
     struct row_map map;
 };
 
-static enum sonde_code check_piece(const struct loader *ld, const struct piece *p, size_t heads,
-                                   sonde_err *err)
+static enum sonde_code check_piece(const struct loader *ld, const struct piece *p, sonde_err *err)
 {
     uint64_t dim[3];
+    int rank = 2;
     switch (p->layout) {
     case LAYOUT_IN_OUT:
         dim[0] = p->k, dim[1] = p->n;
-        return check_shape(ld, p->t, 2, dim, err);
+        break;
     case LAYOUT_HEADS_IN:
-        dim[0] = heads, dim[1] = p->k, dim[2] = p->n / heads;
-        return check_shape(ld, p->t, 3, dim, err);
+        rank = 3, dim[0] = p->heads, dim[1] = p->k, dim[2] = p->n / p->heads;
+        break;
     case LAYOUT_HEADS_OUT:
-        dim[0] = heads, dim[1] = p->k / heads, dim[2] = p->n;
-        return check_shape(ld, p->t, 3, dim, err);
+        rank = 3, dim[0] = p->heads, dim[1] = p->k / p->heads, dim[2] = p->n;
+        break;
     default:
         dim[0] = p->n, dim[1] = p->k;
-        return check_shape(ld, p->t, 2, dim, err);
     }
+    enum sonde_code code = check_shape(ld, p->t, rank, dim, err);
+    return code ? code : check_type(ld, p->t, err);
 }
 
 static bool aligned_f32(const sonde_tensor *t)
@@ -259,18 +279,15 @@ static enum sonde_code pack_in_out(const struct loader *ld, const struct piece *
     return code;
 }
 
-static enum sonde_code pack_piece(const struct loader *ld, const struct piece *p, size_t heads,
-                                  sonde_err *err)
+static enum sonde_code pack_piece(const struct loader *ld, const struct piece *p, sonde_err *err)
 {
-    enum sonde_code code = check_piece(ld, p, heads, err);
-    if (code)
-        return code;
+    enum sonde_code code = SONDE_OK;
     if (p->layout == LAYOUT_IN_OUT || p->layout == LAYOUT_HEADS_OUT)
         return pack_in_out(ld, p, 0, p->n0, p->n, err);
     if (p->layout != LAYOUT_HEADS_IN)
         return pack_out_in(ld, p, err);
-    size_t dh = p->n / heads;
-    for (size_t h = 0; h < heads && !code; h++)
+    size_t dh = p->n / p->heads;
+    for (size_t h = 0; h < p->heads && !code; h++)
         code = pack_in_out(ld, p, h * p->k * dh, p->n0 + h * dh, dh, err);
     return code;
 }
@@ -287,54 +304,69 @@ static enum sonde_code new_packed(struct loader *ld, size_t k, size_t n, sonde_p
     return SONDE_OK;
 }
 
-/* One weight slot and its bias slot into columns [n0, n0 + n) of `to` and bias + n0. A missing bias leaves
- * zeros and *any_bias alone. */
+/* One weight slot and its bias slot, for columns [n0, n0 + n) of a matrix. */
 struct target {
     enum slot w, b;
     size_t n0, n, heads;
     bool rotary;
 };
 
-static enum sonde_code load_into(struct loader *ld, const struct target *g, size_t layer,
-                                 const sonde_packed *to, float *bias, bool *any_bias, sonde_err *err)
+/* Find the tensor and check it: nothing is allocated for a matrix that the file does not hold. */
+static enum sonde_code plan_piece(struct loader *ld, const struct target *g, size_t layer, size_t k,
+                                  struct piece *p, sonde_err *err)
 {
     const struct tensor_rule *rule;
-    struct piece p = {.k = to->k, .n = g->n, .n0 = g->n0, .to = to};
-    enum sonde_code code;
     const sonde_arch *a = &ld->m->arch;
-    if ((code = find(ld, g->w, layer, &rule, &p.t, err)))
+    enum sonde_code code;
+    *p = (struct piece){.k = k, .n = g->n, .n0 = g->n0, .heads = g->heads};
+    if ((code = find(ld, g->w, layer, &rule, &p->t, err)))
         return code;
-    if (!p.t)
+    if (!p->t)
         return sonde_fail(err, SONDE_E_INPUT, "%s: the family '%s' has no tensor for a part of layer %zu",
                           ld->m->path, a->family, layer);
-    p.layout = rule->layout;
-    p.map = (struct row_map){.by_head = rule->layout == LAYOUT_BY_HEAD,
-                             .interleaved = g->rotary && ld->source->interleaved_rope,
-                             .dh = a->d_head,
-                             .n_heads = a->n_heads};
-    if ((code = pack_piece(ld, &p, g->heads, err)))
-        return code;
+    p->layout = rule->layout;
+    p->map = (struct row_map){.by_head = rule->layout == LAYOUT_BY_HEAD,
+                              .interleaved = g->rotary && ld->source->interleaved_rope,
+                              .dh = a->d_head,
+                              .n_heads = a->n_heads};
+    return check_piece(ld, p, err);
+}
+
+/* The bias of a piece into bias[n0 .. n0 + n). A missing one leaves zeros and *any alone. */
+static enum sonde_code load_bias(struct loader *ld, const struct target *g, const struct piece *p,
+                                 size_t layer, float *bias, bool *any, sonde_err *err)
+{
     float *b;
-    if (g->b == N_SLOTS)
-        return SONDE_OK;
-    if ((code = load_vector(ld, g->b, layer, g->n, &b, err)) || !b)
+    enum sonde_code code = load_vector(ld, g->b, layer, g->n, g->heads, &b, err);
+    if (code || !b)
         return code;
     for (size_t j = 0; j < g->n; j++)
-        bias[g->n0 + j] = b[source_row(&p.map, j)];
-    *any_bias = true;
+        bias[g->n0 + j] = b[source_row(&p->map, j)];
+    *any = true;
     return SONDE_OK;
 }
+
+#define MAX_PARTS 3
 
 static enum sonde_code load_linear(struct loader *ld, const struct target *part, size_t n_parts, size_t layer,
                                    size_t k, size_t n, sonde_packed *out, float **out_bias, sonde_err *err)
 {
-    enum sonde_code code = new_packed(ld, k, n, out, err);
-    float *bias = code ? NULL : sonde_arena_get(ld->m->arena, n, sizeof *bias, err);
+    struct piece piece[MAX_PARTS];
+    enum sonde_code code = SONDE_OK;
     bool any = false;
+    for (size_t i = 0; i < n_parts && !code; i++)
+        code = plan_piece(ld, &part[i], layer, k, &piece[i], err);
+    if (code || (code = new_packed(ld, k, n, out, err)))
+        return code;
+    float *bias = sonde_arena_get(ld->m->arena, n, sizeof *bias, err);
     if (!bias)
         return SONDE_E_MEMORY;
-    for (size_t i = 0; i < n_parts && !code; i++)
-        code = load_into(ld, &part[i], layer, out, bias, &any, err);
+    for (size_t i = 0; i < n_parts && !code; i++) {
+        piece[i].to = out;
+        code = pack_piece(ld, &piece[i], err);
+        if (!code)
+            code = load_bias(ld, &part[i], &piece[i], layer, bias, &any, err);
+    }
     *out_bias = any ? bias : NULL;
     return code;
 }
@@ -410,6 +442,19 @@ static enum sonde_code load_layer(struct loader *ld, sonde_layer *y, size_t laye
 
 /* ---- the ends ---------------------------------------- */
 
+/* The embedding is packed only where it is tied; otherwise nothing else looks at all its values. */
+static enum sonde_code check_embedding(struct loader *ld, sonde_err *err)
+{
+    const sonde_arch *a = &ld->m->arch;
+    enum sonde_code code = SONDE_OK;
+    float *row = ld->strict ? sonde_arena_get(ld->scratch, a->d_model, sizeof *row, err) : NULL;
+    if (ld->strict && !row)
+        return SONDE_E_MEMORY;
+    for (size_t i = 0; ld->strict && i < a->n_vocab && !code; i++)
+        code = to_f32(ld, &ld->m->embed, i * a->d_model, a->d_model, row, err);
+    return code;
+}
+
 static enum sonde_code load_embedding(struct loader *ld, sonde_err *err)
 {
     const sonde_arch *a = &ld->m->arch;
@@ -417,25 +462,23 @@ static enum sonde_code load_embedding(struct loader *ld, sonde_err *err)
     const sonde_tensor *t;
     uint64_t dim[2] = {a->n_vocab, a->d_model};
     enum sonde_code code;
-    if ((code = find(ld, SLOT_EMBED, 0, &rule, &t, err)) || (code = check_shape(ld, t, 2, dim, err)))
+    if ((code = find(ld, SLOT_EMBED, 0, &rule, &t, err)) || (code = check_shape(ld, t, 2, dim, err)) ||
+        (code = check_type(ld, t, err)))
         return code;
-    if (sonde_dtype_size(t->dtype) == 0 && t->dtype != SONDE_Q8_0)
-        return sonde_fail(err, SONDE_E_INPUT, "%s: tensor '%s' has type %s, which cannot be computed with",
-                          ld->m->path, t->name, t->type_name);
     ld->m->embed = *t;
-    if (a->positions == SONDE_POS_LEARNED || a->positions == SONDE_POS_SHORTFORMER) {
-        if ((code = find(ld, SLOT_POSITION, 0, &rule, &t, err)))
-            return code;
-        uint64_t pos[2] = {a->n_ctx, a->d_model};
-        if (t && (code = check_shape(ld, t, 2, pos, err)))
-            return code;
-        if (t)
-            ld->m->n_parameters -= sonde_tensor_count(t); /* load_vector counts it */
-        code = load_vector(ld, SLOT_POSITION, 0, a->n_ctx * a->d_model, &ld->m->position, err);
-        if (!code && !ld->m->position)
-            code = sonde_fail(err, SONDE_E_INPUT, "%s: the family '%s' has no position embeddings",
-                              ld->m->path, a->family);
-    }
+    return check_embedding(ld, err);
+}
+
+static enum sonde_code load_positions(struct loader *ld, sonde_err *err)
+{
+    const sonde_arch *a = &ld->m->arch;
+    if (a->positions != SONDE_POS_LEARNED && a->positions != SONDE_POS_SHORTFORMER)
+        return SONDE_OK;
+    enum sonde_code code =
+        load_vector(ld, SLOT_POSITION, 0, a->n_ctx * a->d_model, a->n_ctx, &ld->m->position, err);
+    if (!code && !ld->m->position)
+        code = sonde_fail(err, SONDE_E_INPUT, "%s: the family '%s' has no position embeddings", ld->m->path,
+                          a->family);
     return code;
 }
 
@@ -443,29 +486,23 @@ static enum sonde_code load_embedding(struct loader *ld, sonde_err *err)
 static enum sonde_code find_unembedding(struct loader *ld, struct piece *p, sonde_err *err)
 {
     const sonde_model *m = ld->m;
-    const struct tensor_rule *rule;
-    enum sonde_code code;
-    *p = (struct piece){.t = &m->embed,
-                        .layout = LAYOUT_OUT_IN,
-                        .k = m->arch.d_model,
-                        .n = m->arch.n_vocab_out,
-                        .to = &m->unembed};
-    if (m->arch.tied)
-        return SONDE_OK;
-    if ((code = find(ld, SLOT_UNEMBED, 0, &rule, &p->t, err)))
-        return code;
-    p->layout = rule->layout;
-    return check_piece(ld, p, 1, err);
+    const struct target own = {SLOT_UNEMBED, SLOT_UNEMBED_B, 0, m->arch.n_vocab_out, 1, false};
+    *p = (struct piece){
+        .t = &m->embed, .layout = LAYOUT_OUT_IN, .k = m->arch.d_model, .n = m->arch.n_vocab_out, .heads = 1};
+    return m->arch.tied ? SONDE_OK : plan_piece(ld, &own, 0, m->arch.d_model, p, err);
 }
 
 static enum sonde_code load_unembedding(struct loader *ld, sonde_err *err)
 {
-    sonde_model *m = ld->m;
     struct piece p;
+    sonde_packed packed;
     enum sonde_code code = find_unembedding(ld, &p, err);
-    if (!code)
-        code = new_packed(ld, p.k, p.n, &m->unembed, err);
-    return code ? code : pack_piece(ld, &p, 1, err);
+    if (code || (code = new_packed(ld, p.k, p.n, &packed, err)))
+        return code;
+    p.to = &packed;
+    if (!(code = pack_piece(ld, &p, err)))
+        ld->m->unembed = packed;
+    return code;
 }
 
 static enum sonde_code load_final_norm(struct loader *ld, sonde_err *err)
@@ -534,7 +571,8 @@ static enum sonde_code load_ends(struct loader *ld, sonde_err *err)
     enum sonde_code code = load_final_norm(ld, err);
     if (!code)
         code = find_unembedding(ld, &p, err);
-    return code ? code : load_vector(ld, SLOT_UNEMBED_B, 0, ld->m->arch.n_vocab_out, &ld->m->unembed_bias, err);
+    return code ? code
+                : load_vector(ld, SLOT_UNEMBED_B, 0, ld->m->arch.n_vocab_out, 0, &ld->m->unembed_bias, err);
 }
 
 enum sonde_code weights_load_unembed(sonde_model *m, const sonde_work *work, bool strict, sonde_err *err)
@@ -566,7 +604,8 @@ enum sonde_code weights_load(sonde_model *m, const sonde_work *work, bool strict
         code = ld.used ? SONDE_E_MEMORY : sonde_fail(err, SONDE_E_MEMORY, "no memory for the tensor table");
         goto out;
     }
-    if ((code = choose_prefix(&ld, err)) || (code = load_embedding(&ld, err)))
+    if ((code = choose_prefix(&ld, err)) || (code = load_embedding(&ld, err)) ||
+        (code = load_positions(&ld, err)))
         goto out;
     for (size_t l = 0; l < m->arch.n_layers; l++) {
         if ((code = load_layer(&ld, &m->layer[l], l, err)))
