@@ -147,7 +147,8 @@ static void process_ends(sonde_model *m)
     }
     if (m->processing & SONDE_CENTER_WRITING) {
         m->embed_centred = true;
-        if (m->position)
+        if (m->position &&
+            a->positions == SONDE_POS_LEARNED) /* Shortformer's never enter the residual stream */
             centre_rows(m->position, a->n_ctx, a->d_model);
     }
 }
@@ -194,6 +195,10 @@ enum sonde_code weights_process(sonde_model *m, sonde_err *err)
         return sonde_fail(err, SONDE_E_USAGE,
                           "%s: center_writing_weights needs LayerNorm; the family '%s' has none", m->path,
                           a->family);
+    if ((m->processing & SONDE_FOLD_LN) && a->norm && a->positions == SONDE_POS_SHORTFORMER)
+        return sonde_fail(
+            err, SONDE_E_USAGE,
+            "%s: fold_ln would change the positions that are added after the norm (shortformer)", m->path);
     if ((m->processing & SONDE_CENTER_UNEMBED) && a->final_softcap > 0)
         return sonde_fail(err, SONDE_E_USAGE, "%s: center_unembed would change capped logits (cap %g)",
                           m->path, (double)a->final_softcap);

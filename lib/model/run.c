@@ -144,7 +144,7 @@ enum sonde_code sonde_run_hook(sonde_run *r, sonde_hook h, bool write, sonde_hoo
         why = "heads share keys and values; write the q, k and v inputs instead";
     if (!why && h.site == SONDE_SITE_TOKENS && write)
         why = "tokens can only be read";
-    if (why || h.layer >= a->n_layers)
+    if (why || h.layer >= (sonde_site_in_block(h.site) ? a->n_layers : 1))
         return sonde_fail(err, SONDE_E_USAGE, "hook %s: not in this model (%s): %s", sonde_hook_name(h, name),
                           a->family, why ? why : "no such layer");
     if (r->n_entries == r->cap_entries) {
@@ -413,11 +413,18 @@ static enum sonde_code check_input(sonde_run *r, const int32_t *ids, const size_
     bool logits = r->logits_fn || hooked(r, SONDE_SITE_LOGITS, 0);
     if (logits && !r->m->unembed.data)
         return sonde_fail(err, SONDE_E_USAGE, "%s: logits are asked for, but the unembedding was deferred", r->m->path);
+    for (size_t s = 0; s < n_seqs; s++)
+        if (start[s] > start[s + 1])
+            return sonde_fail(err, SONDE_E_USAGE, "sequence %zu ends before it begins", s);
     if (n > r->max_rows)
         return sonde_fail(err, SONDE_E_USAGE, "%zu tokens at once, this run was made for %zu", n,
                           r->max_rows);
     if (r->cache && n_seqs != 1)
         return sonde_fail(err, SONDE_E_USAGE, "a cache holds one sequence, %zu were given", n_seqs);
+    if (r->cache && r->m->arch.bidirectional)
+        return sonde_fail(err, SONDE_E_USAGE,
+                          "%s: a bidirectional model sees all tokens at once, a cache is of no use",
+                          r->m->path);
     for (size_t s = 0; s < n_seqs; s++) {
         size_t keys = past + start[s + 1] - start[s];
         if (keys > r->max_keys || (r->cache && keys > r->cache->n_max))
