@@ -29,90 +29,130 @@ static const struct site {
     const char *name;
     enum shape shape;
     bool in_block, derived;
-    const char *bridge; /* TransformerLens 3 name, where it differs */
-    const char *brief;  /* shorthand, where it is not the name's last part without "hook_" */
+    const char *brief; /* shorthand, where it is not the name's last part without "hook_" */
 } sites[SONDE_N_SITES] = {
-    [SONDE_SITE_TOKENS] = {"hook_tokens", ROW_ONE, false, true, NULL, NULL},
-    [SONDE_SITE_EMBED] = {"hook_embed", ROW_D, false, false, "embed.hook_out", NULL},
-    [SONDE_SITE_POS_EMBED] = {"hook_pos_embed", ROW_D, false, false, "pos_embed.hook_out", NULL},
-    [SONDE_SITE_RESID_PRE] = {"hook_resid_pre", ROW_D, true, false, "hook_in", NULL},
-    [SONDE_SITE_ATTN_IN] = {"hook_attn_in", ROW_HEADS_D, true, true, NULL, NULL},
-    [SONDE_SITE_Q_INPUT] = {"hook_q_input", ROW_HEADS_D, true, true, NULL, NULL},
-    [SONDE_SITE_K_INPUT] = {"hook_k_input", ROW_KV_HEADS_D, true, true, NULL, NULL},
-    [SONDE_SITE_V_INPUT] = {"hook_v_input", ROW_KV_HEADS_D, true, true, NULL, NULL},
-    [SONDE_SITE_LN1_SCALE] = {"ln1.hook_scale", ROW_ONE, true, false, NULL, ""},
-    [SONDE_SITE_LN1_NORMALIZED] = {"ln1.hook_normalized", ROW_D, true, false, NULL, ""},
-    [SONDE_SITE_Q] = {"attn.hook_q", ROW_HEADS, true, false, "attn.q.hook_out", NULL},
-    [SONDE_SITE_K] = {"attn.hook_k", ROW_KV_HEADS, true, false, "attn.k.hook_out", NULL},
-    [SONDE_SITE_V] = {"attn.hook_v", ROW_KV_HEADS, true, false, "attn.v.hook_out", NULL},
-    [SONDE_SITE_Q_NORM_SCALE] = {"attn.q_norm.hook_scale", ROW_HEADS_ONE, true, false, NULL, ""},
-    [SONDE_SITE_Q_NORM_NORMALIZED] = {"attn.q_norm.hook_normalized", ROW_HEADS, true, false, NULL, ""},
-    [SONDE_SITE_K_NORM_SCALE] = {"attn.k_norm.hook_scale", ROW_KV_HEADS_ONE, true, false, NULL, ""},
-    [SONDE_SITE_K_NORM_NORMALIZED] = {"attn.k_norm.hook_normalized", ROW_KV_HEADS, true, false, NULL, ""},
-    [SONDE_SITE_ROT_Q] = {"attn.hook_rot_q", ROW_HEADS, true, false, NULL, NULL},
-    [SONDE_SITE_ROT_K] = {"attn.hook_rot_k", ROW_KV_HEADS, true, false, NULL, NULL},
-    [SONDE_SITE_ATTN_SCORES] = {"attn.hook_attn_scores", SQUARE, true, false, NULL, NULL},
-    [SONDE_SITE_PATTERN] = {"attn.hook_pattern", SQUARE, true, false, NULL, NULL},
-    [SONDE_SITE_Z] = {"attn.hook_z", ROW_HEADS, true, false, "attn.o.hook_in", NULL},
-    [SONDE_SITE_RESULT] = {"attn.hook_result", ROW_HEADS_D, true, true, NULL, NULL},
-    [SONDE_SITE_LN1_POST_SCALE] = {"ln1_post.hook_scale", ROW_ONE, true, false, NULL, ""},
-    [SONDE_SITE_LN1_POST_NORMALIZED] = {"ln1_post.hook_normalized", ROW_D, true, false, NULL, ""},
-    [SONDE_SITE_ATTN_OUT] = {"hook_attn_out", ROW_D, true, false, "attn.hook_out", NULL},
-    [SONDE_SITE_RESID_MID] = {"hook_resid_mid", ROW_D, true, false, "ln2.hook_in", NULL},
-    [SONDE_SITE_MLP_IN] = {"hook_mlp_in", ROW_D, true, true, NULL, NULL},
-    [SONDE_SITE_LN2_SCALE] = {"ln2.hook_scale", ROW_ONE, true, false, NULL, ""},
-    [SONDE_SITE_LN2_NORMALIZED] = {"ln2.hook_normalized", ROW_D, true, false, NULL, ""},
-    [SONDE_SITE_MLP_PRE] = {"mlp.hook_pre", ROW_MLP, true, false, "mlp.in.hook_out", NULL},
-    [SONDE_SITE_MLP_PRE_LINEAR] = {"mlp.hook_pre_linear", ROW_MLP, true, false, NULL, NULL},
-    [SONDE_SITE_MLP_MID] = {"mlp.hook_mid", ROW_MLP, true, false, NULL, NULL},
-    [SONDE_SITE_MLP_LN_SCALE] = {"mlp.ln.hook_scale", ROW_ONE, true, false, NULL, ""},
-    [SONDE_SITE_MLP_LN_NORMALIZED] = {"mlp.ln.hook_normalized", ROW_MLP, true, false, NULL, ""},
-    [SONDE_SITE_MLP_POST] = {"mlp.hook_post", ROW_MLP, true, false, "mlp.out.hook_in", NULL},
-    [SONDE_SITE_LN2_POST_SCALE] = {"ln2_post.hook_scale", ROW_ONE, true, false, NULL, ""},
-    [SONDE_SITE_LN2_POST_NORMALIZED] = {"ln2_post.hook_normalized", ROW_D, true, false, NULL, ""},
-    [SONDE_SITE_MLP_OUT] = {"hook_mlp_out", ROW_D, true, false, "mlp.hook_out", NULL},
-    [SONDE_SITE_RESID_POST] = {"hook_resid_post", ROW_D, true, false, "hook_out", NULL},
-    [SONDE_SITE_LN_FINAL_SCALE] = {"ln_final.hook_scale", ROW_ONE, false, false, NULL, ""},
-    [SONDE_SITE_LN_FINAL_NORMALIZED] = {"ln_final.hook_normalized", ROW_D, false, false, NULL, ""},
-    [SONDE_SITE_UNEMBED_IN] = {"unembed.hook_in", ROW_D, false, true, NULL, ""},
-    [SONDE_SITE_LOGITS] = {"unembed.hook_out", ROW_VOCAB, false, true, NULL, "logits"},
+    [SONDE_SITE_TOKENS] = {"hook_tokens", ROW_ONE, false, true, NULL},
+    [SONDE_SITE_EMBED] = {"hook_embed", ROW_D, false, false, NULL},
+    [SONDE_SITE_POS_EMBED] = {"hook_pos_embed", ROW_D, false, false, NULL},
+    [SONDE_SITE_RESID_PRE] = {"hook_resid_pre", ROW_D, true, false, NULL},
+    [SONDE_SITE_ATTN_IN] = {"hook_attn_in", ROW_HEADS_D, true, true, NULL},
+    [SONDE_SITE_Q_INPUT] = {"hook_q_input", ROW_HEADS_D, true, true, NULL},
+    [SONDE_SITE_K_INPUT] = {"hook_k_input", ROW_KV_HEADS_D, true, true, NULL},
+    [SONDE_SITE_V_INPUT] = {"hook_v_input", ROW_KV_HEADS_D, true, true, NULL},
+    [SONDE_SITE_LN1_SCALE] = {"ln1.hook_scale", ROW_ONE, true, false, ""},
+    [SONDE_SITE_LN1_NORMALIZED] = {"ln1.hook_normalized", ROW_D, true, false, ""},
+    [SONDE_SITE_Q] = {"attn.hook_q", ROW_HEADS, true, false, NULL},
+    [SONDE_SITE_K] = {"attn.hook_k", ROW_KV_HEADS, true, false, NULL},
+    [SONDE_SITE_V] = {"attn.hook_v", ROW_KV_HEADS, true, false, NULL},
+    [SONDE_SITE_Q_NORM_SCALE] = {"attn.q_norm.hook_scale", ROW_HEADS_ONE, true, false, ""},
+    [SONDE_SITE_Q_NORM_NORMALIZED] = {"attn.q_norm.hook_normalized", ROW_HEADS, true, false, ""},
+    [SONDE_SITE_K_NORM_SCALE] = {"attn.k_norm.hook_scale", ROW_KV_HEADS_ONE, true, false, ""},
+    [SONDE_SITE_K_NORM_NORMALIZED] = {"attn.k_norm.hook_normalized", ROW_KV_HEADS, true, false, ""},
+    [SONDE_SITE_ROT_Q] = {"attn.hook_rot_q", ROW_HEADS, true, false, NULL},
+    [SONDE_SITE_ROT_K] = {"attn.hook_rot_k", ROW_KV_HEADS, true, false, NULL},
+    [SONDE_SITE_ATTN_SCORES] = {"attn.hook_attn_scores", SQUARE, true, false, NULL},
+    [SONDE_SITE_PATTERN] = {"attn.hook_pattern", SQUARE, true, false, NULL},
+    [SONDE_SITE_Z] = {"attn.hook_z", ROW_HEADS, true, false, NULL},
+    [SONDE_SITE_RESULT] = {"attn.hook_result", ROW_HEADS_D, true, true, NULL},
+    [SONDE_SITE_LN1_POST_SCALE] = {"ln1_post.hook_scale", ROW_ONE, true, false, ""},
+    [SONDE_SITE_LN1_POST_NORMALIZED] = {"ln1_post.hook_normalized", ROW_D, true, false, ""},
+    [SONDE_SITE_ATTN_OUT] = {"hook_attn_out", ROW_D, true, false, NULL},
+    [SONDE_SITE_RESID_MID] = {"hook_resid_mid", ROW_D, true, false, NULL},
+    [SONDE_SITE_MLP_IN] = {"hook_mlp_in", ROW_D, true, true, NULL},
+    [SONDE_SITE_LN2_SCALE] = {"ln2.hook_scale", ROW_ONE, true, false, ""},
+    [SONDE_SITE_LN2_NORMALIZED] = {"ln2.hook_normalized", ROW_D, true, false, ""},
+    [SONDE_SITE_MLP_PRE] = {"mlp.hook_pre", ROW_MLP, true, false, NULL},
+    [SONDE_SITE_MLP_PRE_LINEAR] = {"mlp.hook_pre_linear", ROW_MLP, true, false, NULL},
+    [SONDE_SITE_MLP_MID] = {"mlp.hook_mid", ROW_MLP, true, false, NULL},
+    [SONDE_SITE_MLP_LN_SCALE] = {"mlp.ln.hook_scale", ROW_ONE, true, false, ""},
+    [SONDE_SITE_MLP_LN_NORMALIZED] = {"mlp.ln.hook_normalized", ROW_MLP, true, false, ""},
+    [SONDE_SITE_MLP_POST] = {"mlp.hook_post", ROW_MLP, true, false, NULL},
+    [SONDE_SITE_LN2_POST_SCALE] = {"ln2_post.hook_scale", ROW_ONE, true, false, ""},
+    [SONDE_SITE_LN2_POST_NORMALIZED] = {"ln2_post.hook_normalized", ROW_D, true, false, ""},
+    [SONDE_SITE_MLP_OUT] = {"hook_mlp_out", ROW_D, true, false, NULL},
+    [SONDE_SITE_RESID_POST] = {"hook_resid_post", ROW_D, true, false, NULL},
+    [SONDE_SITE_LN_FINAL_SCALE] = {"ln_final.hook_scale", ROW_ONE, false, false, ""},
+    [SONDE_SITE_LN_FINAL_NORMALIZED] = {"ln_final.hook_normalized", ROW_D, false, false, ""},
+    [SONDE_SITE_UNEMBED_IN] = {"unembed.hook_in", ROW_D, false, true, ""},
+    [SONDE_SITE_LOGITS] = {"unembed.hook_out", ROW_VOCAB, false, true, "logits"},
 };
 
 #define FIRST_IN_BLOCK SONDE_SITE_RESID_PRE
 #define LAST_IN_BLOCK  SONDE_SITE_RESID_POST
 
-/* Hugging Face module paths, what nnsight users type; %zu is the layer. */
-static const struct {
+/* Architectures in which an alias means what its row says. */
+enum when { ALWAYS, SERIAL, PARALLEL, UNGATED, GATED, NO_POST_NORMS, POST_NORMS };
+
+/* Other people's names, %zu is the layer: TransformerLens 3 bridge names, then Hugging Face module paths
+ * (what nnsight users type). Where a post-norm follows, the module itself writes something that has no hook
+ * here. */
+static const struct alias {
     const char *path;
     enum sonde_site site;
-} module_paths[] = {
-    {"transformer.wte.output", SONDE_SITE_EMBED},
-    {"transformer.wpe.output", SONDE_SITE_POS_EMBED},
-    {"transformer.h.%zu.input", SONDE_SITE_RESID_PRE},
-    {"transformer.h.%zu.output", SONDE_SITE_RESID_POST},
-    {"transformer.h.%zu.attn.output", SONDE_SITE_ATTN_OUT},
-    {"transformer.h.%zu.attn.c_proj.input", SONDE_SITE_Z},
-    {"transformer.h.%zu.ln_2.input", SONDE_SITE_RESID_MID},
-    {"transformer.h.%zu.mlp.output", SONDE_SITE_MLP_OUT},
-    {"transformer.h.%zu.mlp.c_fc.output", SONDE_SITE_MLP_PRE},
-    {"transformer.h.%zu.mlp.c_proj.input", SONDE_SITE_MLP_POST},
-    {"model.embed_tokens.output", SONDE_SITE_EMBED},
-    {"model.layers.%zu.input", SONDE_SITE_RESID_PRE},
-    {"model.layers.%zu.output", SONDE_SITE_RESID_POST},
-    {"model.layers.%zu.self_attn.output", SONDE_SITE_ATTN_OUT},
-    {"model.layers.%zu.self_attn.q_proj.output", SONDE_SITE_Q},
-    {"model.layers.%zu.self_attn.k_proj.output", SONDE_SITE_K},
-    {"model.layers.%zu.self_attn.v_proj.output", SONDE_SITE_V},
-    {"model.layers.%zu.self_attn.o_proj.input", SONDE_SITE_Z},
-    {"model.layers.%zu.mlp.output", SONDE_SITE_MLP_OUT},
-    {"model.layers.%zu.mlp.gate_proj.output", SONDE_SITE_MLP_PRE},
-    {"model.layers.%zu.mlp.up_proj.output", SONDE_SITE_MLP_PRE_LINEAR},
-    {"model.layers.%zu.mlp.down_proj.input", SONDE_SITE_MLP_POST},
-    {"gpt_neox.layers.%zu.input", SONDE_SITE_RESID_PRE},
-    {"gpt_neox.layers.%zu.output", SONDE_SITE_RESID_POST},
-    {"gpt_neox.layers.%zu.attention.output", SONDE_SITE_ATTN_OUT},
-    {"gpt_neox.layers.%zu.mlp.output", SONDE_SITE_MLP_OUT},
-    {"lm_head.output", SONDE_SITE_LOGITS},
+    enum when when;
+} aliases[] = {
+    {"embed.hook_out", SONDE_SITE_EMBED, ALWAYS},
+    {"pos_embed.hook_out", SONDE_SITE_POS_EMBED, ALWAYS},
+    {"blocks.%zu.hook_in", SONDE_SITE_RESID_PRE, ALWAYS},
+    {"blocks.%zu.ln1.hook_in", SONDE_SITE_RESID_PRE, ALWAYS},
+    {"blocks.%zu.attn.q.hook_out", SONDE_SITE_Q, ALWAYS},
+    {"blocks.%zu.attn.k.hook_out", SONDE_SITE_K, ALWAYS},
+    {"blocks.%zu.attn.v.hook_out", SONDE_SITE_V, ALWAYS},
+    {"blocks.%zu.attn.o.hook_in", SONDE_SITE_Z, ALWAYS},
+    {"blocks.%zu.attn.hook_out", SONDE_SITE_ATTN_OUT, NO_POST_NORMS},
+    {"blocks.%zu.ln1_post.hook_out", SONDE_SITE_ATTN_OUT, POST_NORMS},
+    {"blocks.%zu.ln2.hook_in", SONDE_SITE_RESID_MID, SERIAL},
+    {"blocks.%zu.ln2.hook_in", SONDE_SITE_RESID_PRE, PARALLEL},
+    {"blocks.%zu.mlp.in.hook_out", SONDE_SITE_MLP_PRE, UNGATED},
+    {"blocks.%zu.mlp.in.hook_out", SONDE_SITE_MLP_PRE_LINEAR, GATED},
+    {"blocks.%zu.mlp.gate.hook_out", SONDE_SITE_MLP_PRE, GATED},
+    {"blocks.%zu.mlp.out.hook_in", SONDE_SITE_MLP_POST, ALWAYS},
+    {"blocks.%zu.mlp.hook_out", SONDE_SITE_MLP_OUT, NO_POST_NORMS},
+    {"blocks.%zu.ln2_post.hook_out", SONDE_SITE_MLP_OUT, POST_NORMS},
+    {"blocks.%zu.hook_out", SONDE_SITE_RESID_POST, ALWAYS},
+
+    {"transformer.wte.output", SONDE_SITE_EMBED, ALWAYS},
+    {"transformer.wpe.output", SONDE_SITE_POS_EMBED, ALWAYS},
+    {"transformer.h.%zu.input", SONDE_SITE_RESID_PRE, ALWAYS},
+    {"transformer.h.%zu.output", SONDE_SITE_RESID_POST, ALWAYS},
+    {"transformer.h.%zu.attn.output", SONDE_SITE_ATTN_OUT, NO_POST_NORMS},
+    {"transformer.h.%zu.attn.c_proj.input", SONDE_SITE_Z, ALWAYS},
+    {"transformer.h.%zu.attn.attention.q_proj.output", SONDE_SITE_Q, ALWAYS},
+    {"transformer.h.%zu.attn.attention.k_proj.output", SONDE_SITE_K, ALWAYS},
+    {"transformer.h.%zu.attn.attention.v_proj.output", SONDE_SITE_V, ALWAYS},
+    {"transformer.h.%zu.attn.attention.out_proj.input", SONDE_SITE_Z, ALWAYS},
+    {"transformer.h.%zu.ln_2.input", SONDE_SITE_RESID_MID, SERIAL},
+    {"transformer.h.%zu.mlp.output", SONDE_SITE_MLP_OUT, NO_POST_NORMS},
+    {"transformer.h.%zu.mlp.c_fc.output", SONDE_SITE_MLP_PRE, UNGATED},
+    {"transformer.h.%zu.mlp.c_proj.input", SONDE_SITE_MLP_POST, ALWAYS},
+    {"model.embed_tokens.output", SONDE_SITE_EMBED, ALWAYS},
+    {"model.layers.%zu.input", SONDE_SITE_RESID_PRE, ALWAYS},
+    {"model.layers.%zu.output", SONDE_SITE_RESID_POST, ALWAYS},
+    {"model.layers.%zu.self_attn.output", SONDE_SITE_ATTN_OUT, NO_POST_NORMS},
+    {"model.layers.%zu.self_attn.q_proj.output", SONDE_SITE_Q, ALWAYS},
+    {"model.layers.%zu.self_attn.k_proj.output", SONDE_SITE_K, ALWAYS},
+    {"model.layers.%zu.self_attn.v_proj.output", SONDE_SITE_V, ALWAYS},
+    {"model.layers.%zu.self_attn.o_proj.input", SONDE_SITE_Z, ALWAYS},
+    {"model.layers.%zu.post_attention_layernorm.input", SONDE_SITE_RESID_MID, NO_POST_NORMS},
+    {"model.layers.%zu.post_attention_layernorm.output", SONDE_SITE_ATTN_OUT, POST_NORMS},
+    {"model.layers.%zu.pre_feedforward_layernorm.input", SONDE_SITE_RESID_MID, POST_NORMS},
+    {"model.layers.%zu.post_feedforward_layernorm.output", SONDE_SITE_MLP_OUT, POST_NORMS},
+    {"model.layers.%zu.mlp.output", SONDE_SITE_MLP_OUT, NO_POST_NORMS},
+    {"model.layers.%zu.mlp.gate_proj.output", SONDE_SITE_MLP_PRE, GATED},
+    {"model.layers.%zu.mlp.up_proj.output", SONDE_SITE_MLP_PRE_LINEAR, GATED},
+    {"model.layers.%zu.mlp.down_proj.input", SONDE_SITE_MLP_POST, ALWAYS},
+    {"gpt_neox.embed_in.output", SONDE_SITE_EMBED, ALWAYS},
+    {"gpt_neox.layers.%zu.input", SONDE_SITE_RESID_PRE, ALWAYS},
+    {"gpt_neox.layers.%zu.output", SONDE_SITE_RESID_POST, ALWAYS},
+    {"gpt_neox.layers.%zu.attention.output", SONDE_SITE_ATTN_OUT, NO_POST_NORMS},
+    {"gpt_neox.layers.%zu.attention.dense.input", SONDE_SITE_Z, ALWAYS},
+    {"gpt_neox.layers.%zu.post_attention_layernorm.input", SONDE_SITE_RESID_MID, SERIAL},
+    {"gpt_neox.layers.%zu.post_attention_layernorm.input", SONDE_SITE_RESID_PRE, PARALLEL},
+    {"gpt_neox.layers.%zu.mlp.output", SONDE_SITE_MLP_OUT, NO_POST_NORMS},
+    {"gpt_neox.layers.%zu.mlp.dense_h_to_4h.output", SONDE_SITE_MLP_PRE, UNGATED},
+    {"gpt_neox.layers.%zu.mlp.dense_4h_to_h.input", SONDE_SITE_MLP_POST, ALWAYS},
+    {"embed_out.output", SONDE_SITE_LOGITS, ALWAYS},
+    {"lm_head.output", SONDE_SITE_LOGITS, ALWAYS},
 };
 
 /* Other words that TransformerLens' get_act_name takes. */
@@ -324,7 +364,7 @@ static enum sonde_code check_layer(const sonde_arch *a, size_t layer, const char
                       a->n_layers - 1);
 }
 
-/* "blocks.3.NAME", canonical or bridge. found stays false if no site is called so. */
+/* "blocks.3.NAME", canonical. found stays false if no site is called so. */
 static enum sonde_code add_full_name(sonde_hook_list *list, const sonde_arch *a, const char *spec,
                                      bool *found, sonde_err *err)
 {
@@ -340,7 +380,7 @@ static enum sonde_code add_full_name(sonde_hook_list *list, const sonde_arch *a,
     for (int s = 0; s < SONDE_N_SITES; s++) {
         if (sites[s].in_block != in_block)
             continue;
-        if (strcmp(rest, sites[s].name) && (!sites[s].bridge || strcmp(rest, sites[s].bridge)))
+        if (strcmp(rest, sites[s].name))
             continue;
         *found = true;
         enum sonde_code code = check_layer(a, layer, spec, err);
@@ -404,26 +444,81 @@ static enum sonde_code add_norm_shorthand(sonde_hook_list *list, const sonde_arc
     return SONDE_OK;
 }
 
-static enum sonde_code add_module_path(sonde_hook_list *list, const sonde_arch *a, const char *spec,
-                                       bool *found, sonde_err *err)
+/* NULL if an alias with this condition holds here, else why not. */
+static const char *alias_absent(const sonde_arch *a, enum when when)
 {
-    for (size_t i = 0; i < sizeof module_paths / sizeof *module_paths; i++) {
-        const char *path = module_paths[i].path, *hole = strstr(path, "%zu");
-        size_t layer = 0;
-        if (hole) {
-            size_t head = (size_t)(hole - path);
-            const char *number = spec + head, *dot;
-            if (strncmp(spec, path, head) || !(dot = strchr(number, '.')) || strcmp(dot, hole + 3) ||
-                !parse_layer(a, number, (size_t)(dot - number), &layer))
-                continue;
-        } else if (strcmp(spec, path)) {
+    switch (when) {
+    case SERIAL:
+        return a->parallel ? "its attention and MLP run in parallel" : NULL;
+    case PARALLEL:
+        return a->parallel ? NULL : "its attention and MLP do not run in parallel";
+    case UNGATED:
+        return a->gated ? "its MLP is gated" : NULL;
+    case GATED:
+        return a->gated ? NULL : "its MLP is not gated";
+    case NO_POST_NORMS:
+        return a->post_norms
+                   ? "what lies before its post-norm has no hook; hook_attn_out and hook_mlp_out lie after it"
+                   : NULL;
+    case POST_NORMS:
+        return a->post_norms ? NULL : "it has no post-norms";
+    default:
+        return NULL;
+    }
+}
+
+/* Does spec match a path with or without a layer in it? */
+static bool matches_path(const sonde_arch *a, const char *spec, const char *path, size_t *layer)
+{
+    const char *hole = strstr(path, "%zu"), *dot;
+    *layer = 0;
+    if (!hole)
+        return !strcmp(spec, path);
+    size_t head = (size_t)(hole - path);
+    return !strncmp(spec, path, head) && (dot = strchr(spec + head, '.')) && !strcmp(dot, hole + 3) &&
+           parse_layer(a, spec + head, (size_t)(dot - spec) - head, layer);
+}
+
+static enum sonde_code add_alias(sonde_hook_list *list, const sonde_arch *a, const char *spec, bool *found,
+                                 sonde_err *err)
+{
+    const char *why = NULL;
+    size_t layer;
+    for (size_t i = 0; i < sizeof aliases / sizeof *aliases; i++) {
+        if (!matches_path(a, spec, aliases[i].path, &layer))
             continue;
-        }
         *found = true;
         enum sonde_code code = check_layer(a, layer, spec, err);
-        return code ? code : push_named(list, a, (sonde_hook){module_paths[i].site, layer}, spec, err);
+        if (code)
+            return code;
+        if (!(why = alias_absent(a, aliases[i].when)))
+            return push_named(list, a, (sonde_hook){aliases[i].site, layer}, spec, err);
     }
-    return SONDE_OK;
+    return why ? sonde_fail(err, SONDE_E_USAGE, "hook '%.100s': not in this model (%s): %s", spec, a->family,
+                            why)
+               : SONDE_OK;
+}
+
+/* "transformer.h[3].output[0]", as Python writes it -> "transformer.h.3.output"; false if spec is not of that
+ * kind. */
+static bool without_brackets(const char *spec, char *out, size_t n)
+{
+    size_t at = 0;
+    if (!strncmp(spec, "blocks.", 7) || strpbrk(spec, "*?") || strlen(spec) >= n)
+        return false;
+    for (const char *s = spec; *s; s++) {
+        size_t digits = *s == '[' ? strspn(s + 1, "-0123456789") : 0;
+        if (*s == '[' && (!digits || s[1 + digits] != ']'))
+            return false;
+        if (*s == '[')
+            out[at++] = '.';
+        else if (*s != ']')
+            out[at++] = *s;
+    }
+    out[at] = '\0';
+    if (at > 9 && !strcmp(out + at - 9, ".output.0"))
+        out[at - 2] = '\0';
+    return true;
 }
 
 static enum sonde_code add_glob(sonde_hook_list *list, const sonde_arch *a, const char *spec, bool *found,
@@ -432,19 +527,24 @@ static enum sonde_code add_glob(sonde_hook_list *list, const sonde_arch *a, cons
     const char *dot = strrchr(spec, '.'), *last = dot ? dot + 1 : spec;
     bool derived_too = !strpbrk(last, "*?[");
     enum sonde_code code = SONDE_OK;
+    sonde_hook absent = {SONDE_N_SITES, 0};
     for (int s = 0; s < SONDE_N_SITES; s++) {
-        if (sonde_site_absent(a, (enum sonde_site)s) || (sites[s].derived && !derived_too))
+        if (sites[s].derived && !derived_too)
             continue;
         for (size_t l = 0; l < (sites[s].in_block ? a->n_layers : 1) && !code; l++) {
             char name[SONDE_HOOK_NAME_MAX];
             sonde_hook h = {(enum sonde_site)s, l};
             if (fnmatch(spec, sonde_hook_name(h, name), 0))
                 continue;
+            if (sonde_site_absent(a, h.site)) {
+                absent = h;
+                continue;
+            }
             *found = true;
             code = push(list, h, err);
         }
     }
-    return code;
+    return !code && !*found && absent.site < SONDE_N_SITES ? push_named(list, a, absent, spec, err) : code;
 }
 
 static enum sonde_code unknown(const sonde_arch *a, const char *spec, sonde_err *err)
@@ -457,7 +557,7 @@ static enum sonde_code unknown(const sonde_arch *a, const char *spec, sonde_err 
         return sonde_fail(err, SONDE_E_MEMORY, "no memory for hook names");
     size_t layer = 0;
     const char *number = !strncmp(spec, "blocks.", 7) ? spec + 7 : NULL;
-    if (number && !parse_layer(a, number, strcspn(number, "."), &layer))
+    if (number && (!parse_layer(a, number, strcspn(number, "."), &layer) || layer >= a->n_layers))
         layer = 0;
     for (int s = 0; s < SONDE_N_SITES; s++) {
         if (sonde_site_absent(a, (enum sonde_site)s))
@@ -479,9 +579,12 @@ enum sonde_code sonde_hooks_add(sonde_hook_list *list, const sonde_arch *a, cons
 {
     static enum sonde_code (*const ways[])(sonde_hook_list *, const sonde_arch *, const char *, bool *,
                                            sonde_err *) = {add_full_name, add_shorthand, add_norm_shorthand,
-                                                           add_module_path};
+                                                           add_alias};
     bool found = false;
     enum sonde_code code = SONDE_OK;
+    char path[100];
+    if (without_brackets(spec, path, sizeof path))
+        spec = path;
     if (strpbrk(spec, "*?["))
         code = add_glob(list, a, spec, &found, err);
     else
