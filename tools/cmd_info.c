@@ -130,7 +130,7 @@ static const struct option options[] = {
 
 const struct command cmd_info = {
     .name = "info",
-    .about = "says what a file is: kind, sizes, parameter count, hash, metadata, tensors",
+    .about = "say what a file is: kind, sizes, parameter count, hash, metadata, tensors",
     .operands = "FILE...",
     .min_operands = 1,
     .max_operands = -1,
