@@ -143,6 +143,7 @@ static enum sonde_code dry_run(struct tool *t, const struct job *j, sonde_err *e
                       p.flops, "memory_bytes", (json_int_t)p.memory_bytes, "seconds_at_100_gflops_per_thread",
                       seconds, "hooks", hook_table(j, NULL)),
             err);
+    tool_result(t);
     printf("documents   %" PRIu64 " (%" PRIu64 " held out)\ncontexts    %" PRIu64 "\ntokens      %" PRIu64
            "\nrows        %" PRIu64 "\n",
            p.n_docs, p.n_heldout_docs, p.n_seqs, p.n_tokens, p.n_rows);
@@ -187,6 +188,7 @@ static enum sonde_code report(struct tool *t, const struct job *j, const sonde_c
                       sonde_dtype_name(j->options.dtype));
     }
     if (!t->common->json) {
+        tool_result(t);
         printf("%s\n", t->common->output);
         if (j->options.loss && r->n_losses)
             tool_note(t, "mean loss %.4f nats per token over %" PRIu64 " tokens", r->mean_loss, r->n_losses);

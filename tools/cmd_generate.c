@@ -98,6 +98,7 @@ static enum sonde_code generate(struct tool *t, struct job *j, sonde_err *err)
         sonde_run_new(j->model, rows ? rows : 1, keys, work->pool, work->budget, &j->run, err);
     if (code)
         return code;
+    tool_result(t);
     if (!j->json && (code = print_new(j, false, err)))
         return code;
     return sonde_generate(j->run, j->model, j->tokens.id, j->n_prompt, &s, work, take_token, j, err);

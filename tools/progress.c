@@ -91,6 +91,7 @@ void progress_report(void *arg, const sonde_progress *what)
 void progress_clear(struct progress *p)
 {
     if (p->open)
-        fputs("\r\033[K", stderr);
+        fputs("\r\033[K",
+              stderr); /* standard error is not buffered: it is gone before anything that follows */
     p->open = false;
 }

@@ -77,11 +77,21 @@ bool tool_output_broken(void)
     return true;
 }
 
+static struct progress *current_progress; /* of the one command that a process runs */
+
+void tool_result(struct tool *t)
+{
+    progress_clear(&t->progress);
+}
+
 enum sonde_code tool_print_json(json_t *value, sonde_err *err)
 {
     if (!value)
         return sonde_fail(err, SONDE_E_MEMORY, "no memory for the JSON of the result");
-    bool ok = json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) == 0 || tool_output_broken();
+    if (current_progress)
+        progress_clear(current_progress);
+    bool ok =
+        json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) == 0 || tool_output_broken();
     putchar('\n');
     json_decref(value);
     return ok ? SONDE_OK : sonde_fail(err, SONDE_E_MEMORY, "no memory to print the JSON of the result");
@@ -126,7 +136,7 @@ void tool_leave(int status)
 static int report(struct tool *t, enum sonde_code rc, const sonde_err *err)
 {
     progress_clear(&t->progress);
-    if (rc)
+    if (rc && (err->msg[0] || !tool_output_broken())) /* else tool_finish has the reason */
         fprintf(stderr, "sonde %s: %s\n", t->parsed->command->name, err->msg[0] ? err->msg : "failed");
     return (int)rc;
 }
@@ -149,6 +159,7 @@ int tool_run(const struct command *c, int argc, char *const *argv)
     t.limit.limit = p.common.max_memory == OPTION_WORD ? 0 : (size_t)p.common.max_memory;
     t.budget = &t.limit;
     progress_begin(&t.progress, c->name, p.common.quiet);
+    current_progress = &t.progress;
     t.work = (sonde_work){.budget = t.budget, .report = progress_report, .report_arg = &t.progress};
     if (c->saves_state)
         t.work.stop = signals_catch_stop();
@@ -156,6 +167,7 @@ int tool_run(const struct command *c, int argc, char *const *argv)
     rc = t.canonical ? c->run(&t, p.values, &err)
                      : sonde_fail(&err, SONDE_E_MEMORY, "no memory for the command line");
     int status = report(&t, rc, &err);
+    current_progress = NULL;
     sonde_pool_free(t.work.pool);
     free(t.canonical_text);
     parsed_free(&p);

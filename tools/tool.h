@@ -47,6 +47,9 @@ void tool_detail(struct tool *t, const char *fmt, ...) __attribute__((format(pri
 /* Print a JSON value and a newline to standard output; drops the reference. SONDE_E_MEMORY for NULL. */
 enum sonde_code tool_print_json(json_t *value, sonde_err *err);
 
+/* The result follows on standard output: what progress left on the terminal goes. tool_print_json does it by itself. */
+void tool_result(struct tool *t);
+
 /* Has writing to standard output failed? Then there is no use in going on; the error is reported at the end.
  */
 bool tool_output_broken(void);

@@ -32,6 +32,22 @@ for form in --ids --offsets --json ''; do
     code 4; err 'sonde tokenize: standard output: No space left on device'
 done
 
+it a_full_disk_ends_generation_in_one_line
+m=$shared_data/models/stories260K
+if [ -d "$m" ]; then
+    "$sonde" generate --model "$m/stories260K.bin" --tokenizer "$m/tok512.bin" --prompt a --tokens 3 >/dev/full 2>.err; status=$?
+    code 4; err 'sonde generate: standard output: No space left on device'
+else skip 'no ../shared/data'; fi
+
+it progress_leaves_the_terminal_before_the_result_comes
+if command -v script >/dev/null && [ -d "$shared_data/models/stories260K" ]; then
+    m=$shared_data/models/stories260K
+    head -c 400000 "$shared_data/text/tinystories.txt" >stories
+    TERM=xterm script -qec "'$sonde' capture --model '$m/stories260K.bin' --tokenizer '$m/tok512.bin' --text stories --hook blocks.0.hook_resid_pre -o p.h5" /dev/null >.out 2>.err </dev/null; status=$?
+    code 0; out_has 'p.h5'
+    tr '\r' '\n' <.out | sed 's/\x1b\[K//g' | grep -qx p.h5 || fail 'the result shares its line with progress'
+else skip 'no script(1) or no ../shared/data'; fi
+
 it closed_standard_output_is_exit_4
 "$sonde" info w.safetensors >&- 2>.err; status=$?; code 4; err_is_one_line
 "$sonde" tokenize --model tok text >&- 2>.err; status=$?; code 4; err_is_one_line
