@@ -9,18 +9,17 @@
 #include "kernels_impl.h"
 
 #if defined(__x86_64__)
-static int has_avx512(void)
-{
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("fma");
-}
-
 static int has_avx2(void)
 {
     unsigned a, b, c, d;
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
            __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
+static int has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
 #endif
 
@@ -82,9 +81,6 @@ const char *const *sonde_kernels_list(void)
 {
 #if defined(__x86_64__)
     static const char *const names[] = {"avx512", "avx2", "openblas", "plain", NULL};
-    static const char *const names_avx512[] = {"avx512", "openblas", "plain", NULL};
-    if (has_avx512() && !has_avx2())
-        return names_avx512;
     return names + (has_avx512() ? 0 : has_avx2() ? 1 : 2);
 #elif defined(__aarch64__)
     static const char *const names[] = {"neon", "openblas", "plain", NULL};

@@ -17,6 +17,9 @@ struct sonde_kernels {
     void (*matmul)(const sonde_packed *w, size_t k, size_t n0, size_t n1, const float *x, size_t ldx,
                    size_t m, float *y, size_t ldy, const sonde_epilogue *epilogue);
 
+    /* to[i * ld + j] = src[i + j * stride] for i, j < 16 */
+    void (*transpose16)(const float *src, size_t stride, float *to, size_t ld);
+
     void (*exp)(size_t n, const float *x, float *y);
     void (*tanh)(size_t n, const float *x, float *y);
     void (*activate)(enum sonde_act act, size_t n, const float *x, float *y);

@@ -9,6 +9,7 @@ const sonde_kernels sonde_kernels_openblas = {
     .name = "openblas",
     .panel = 64,
     .matmul = sonde_openblas_matmul,
+    .transpose16 = transpose16,
     .exp = vec_exp,
     .tanh = vec_tanh,
     .activate = vec_activate,

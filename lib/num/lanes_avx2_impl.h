@@ -223,4 +223,32 @@ static inline double vd_sum(vd x)
     return _mm_cvtsd_f64(_mm_add_sd(s2, _mm_unpackhi_pd(s2, s2)));
 }
 
+static inline void transpose8(const float *src, size_t stride, float *to, size_t ld)
+{
+    __m256 s[8];
+    for (int i = 0; i < 8; i += 4) { /* 4 x 4 within each half of the registers */
+        const float *p = src + (size_t)i * stride;
+        const __m256 r0 = _mm256_loadu_ps(p), r1 = _mm256_loadu_ps(p + stride);
+        const __m256 r2 = _mm256_loadu_ps(p + 2 * stride), r3 = _mm256_loadu_ps(p + 3 * stride);
+        const __m256 a = _mm256_unpacklo_ps(r0, r1), b = _mm256_unpackhi_ps(r0, r1);
+        const __m256 c = _mm256_unpacklo_ps(r2, r3), d = _mm256_unpackhi_ps(r2, r3);
+        s[i] = _mm256_shuffle_ps(a, c, 0x44);
+        s[i + 1] = _mm256_shuffle_ps(a, c, 0xee);
+        s[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
+        s[i + 3] = _mm256_shuffle_ps(b, d, 0xee);
+    }
+    for (int j = 0; j < 4; j++) { /* then the halves */
+        _mm256_storeu_ps(to + (size_t)j * ld, _mm256_permute2f128_ps(s[j], s[4 + j], 0x20));
+        _mm256_storeu_ps(to + (size_t)(j + 4) * ld, _mm256_permute2f128_ps(s[j], s[4 + j], 0x31));
+    }
+}
+
+/* to[i * ld + j] = src[i + j * stride] for i, j < 16. */
+static void transpose16(const float *src, size_t stride, float *to, size_t ld)
+{
+    for (size_t j = 0; j < 16; j += 8)
+        for (size_t i = 0; i < 16; i += 8)
+            transpose8(src + i + j * stride, stride, to + i * ld + j, ld);
+}
+
 #endif

@@ -257,4 +257,24 @@ static inline double vd_sum(vd x)
 #undef LIFT2
 #undef LIFT3
 
+static inline void transpose4(const float *src, size_t stride, float *to, size_t ld)
+{
+    const float32x4_t r0 = vld1q_f32(src), r1 = vld1q_f32(src + stride);
+    const float32x4_t r2 = vld1q_f32(src + 2 * stride), r3 = vld1q_f32(src + 3 * stride);
+    const float32x4_t a = vtrn1q_f32(r0, r1), b = vtrn2q_f32(r0, r1);
+    const float32x4_t c = vtrn1q_f32(r2, r3), d = vtrn2q_f32(r2, r3);
+    vst1q_f32(to, vcombine_f32(vget_low_f32(a), vget_low_f32(c)));
+    vst1q_f32(to + ld, vcombine_f32(vget_low_f32(b), vget_low_f32(d)));
+    vst1q_f32(to + 2 * ld, vcombine_f32(vget_high_f32(a), vget_high_f32(c)));
+    vst1q_f32(to + 3 * ld, vcombine_f32(vget_high_f32(b), vget_high_f32(d)));
+}
+
+/* to[i * ld + j] = src[i + j * stride] for i, j < 16. */
+static void transpose16(const float *src, size_t stride, float *to, size_t ld)
+{
+    for (size_t j = 0; j < 16; j += 4)
+        for (size_t i = 0; i < 16; i += 4)
+            transpose4(src + i + j * stride, stride, to + i * ld + j, ld);
+}
+
 #endif

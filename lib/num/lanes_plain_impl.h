@@ -214,4 +214,12 @@ static inline double vd_sum(vd x)
     return x.v[0];
 }
 
+/* to[i * ld + j] = src[i + j * stride] for i, j < 16. */
+static void transpose16(const float *src, size_t stride, float *to, size_t ld)
+{
+    for (size_t j = 0; j < 16; j++)
+        for (size_t i = 0; i < 16; i++)
+            to[i * ld + j] = src[i + j * stride];
+}
+
 #endif

@@ -16,15 +16,24 @@ size_t sonde_packed_floats(const sonde_kernels *kernels, size_t k, size_t n)
     return floats;
 }
 
-/* Transpose: rows of 16 k from columns whose k are contiguous. */
-static void pack_columns(float *to, size_t panel, const float *src, size_t k, size_t n, size_t stride_n)
+/* n columns of a panel from columns whose k are contiguous: blocks of 16 x 16, and the rest one by one. */
+static void pack_columns(const sonde_kernels *kernels, float *to, const float *src, size_t k, size_t n,
+                         size_t stride_n)
 {
-    for (size_t k0 = 0; k0 < k; k0 += 16) {
-        const size_t k1 = k - k0 < 16 ? k : k0 + 16;
-        for (size_t j = 0; j < n; j++)
-            for (size_t i = k0; i < k1; i++)
-                to[i * panel + j] = src[i + j * stride_n];
-    }
+    const size_t panel = kernels->panel;
+    for (size_t k0 = 0; k0 < k; k0 += 16)
+        for (size_t j0 = 0; j0 < n; j0 += 16) {
+            const size_t rows = k - k0 < 16 ? k - k0 : 16, columns = n - j0 < 16 ? n - j0 : 16;
+            const float *from = src + k0 + j0 * stride_n;
+            float *at = to + k0 * panel + j0;
+            if (rows == 16 && columns == 16) {
+                kernels->transpose16(from, stride_n, at, panel);
+                continue;
+            }
+            for (size_t j = 0; j < columns; j++)
+                for (size_t i = 0; i < rows; i++)
+                    at[i * panel + j] = from[i + j * stride_n];
+        }
 }
 
 void sonde_pack(const sonde_packed *w, size_t k0, size_t k, size_t n0, size_t n, const float *src,
@@ -39,7 +48,7 @@ void sonde_pack(const sonde_packed *w, size_t k0, size_t k, size_t n0, size_t n,
             for (size_t i = 0; i < k; i++)
                 memcpy(to + i * panel, src + i * stride_k, count * sizeof *to);
         else if (stride_k == 1)
-            pack_columns(to, panel, src, k, count, stride_n);
+            pack_columns(w->kernels, to, src, k, count, stride_n);
         else
             for (size_t i = 0; i < k; i++)
                 for (size_t j = 0; j < count; j++)

@@ -95,12 +95,11 @@ ALWAYS_INLINE void tile_run(const struct tile *t, const int mr, const int np, co
 #define STORE(i, j)                                                                                          \
     if (i < mr && j < nc)                                                                                    \
         vf_store(t->y + i * t->ldy + AT(j), acc[i][j]);
+/* clang-format off */
 #define ALL(F)                                                                                               \
-    EACH_VEC(F, 0)                                                                                           \
-    EACH_VEC(F, 1)                                                                                           \
-    EACH_VEC(F, 2)                                                                                           \
-    EACH_VEC(F, 3) EACH_VEC(F, 4) EACH_VEC(F, 5) EACH_VEC(F, 6) EACH_VEC(F, 7) EACH_VEC(F, 8) EACH_VEC(F, 9) \
-        EACH_VEC(F, 10) EACH_VEC(F, 11) EACH_VEC(F, 12) EACH_VEC(F, 13)
+    EACH_VEC(F, 0) EACH_VEC(F, 1) EACH_VEC(F, 2) EACH_VEC(F, 3) EACH_VEC(F, 4) EACH_VEC(F, 5) EACH_VEC(F, 6) \
+    EACH_VEC(F, 7) EACH_VEC(F, 8) EACH_VEC(F, 9) EACH_VEC(F, 10) EACH_VEC(F, 11) EACH_VEC(F, 12) EACH_VEC(F, 13)
+    /* clang-format on */
 
     if (t->from) {
         ALL(RESUME)

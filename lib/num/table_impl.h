@@ -9,6 +9,7 @@ const sonde_kernels TABLE = {
     .name = KERNEL_NAME,
     .panel = PANEL,
     .matmul = matmul,
+    .transpose16 = transpose16,
     .exp = vec_exp,
     .tanh = vec_tanh,
     .activate = vec_activate,

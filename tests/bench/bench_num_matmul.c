@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Packed products against OpenBLAS sgemm of the same shape, one thread each: CPU seconds, median of
  * alternated pairs. */
-#include "bench.h"
+#include "bench_num.h"
 
 #include "num/matmul.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Elementwise and row kernels: nanoseconds per 16 values, in the first cache, against the same table's copy
  * and against libm where it has the function. CPU seconds, median of 21. */
-#include "bench.h"
+#include "bench_num.h"
 
 #include <math.h>
 

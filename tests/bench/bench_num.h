@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * What the benchmarks share: CPU seconds, medians, numbers, and OpenBLAS left to choose its own kernel. */
-#ifndef BENCH_BENCH_H
-#define BENCH_BENCH_H
+ * What the benchmarks of num/ share: CPU seconds, medians, numbers, and OpenBLAS left to choose its own
+ * kernel. */
+#ifndef BENCH_NUM_H
+#define BENCH_NUM_H
 
 #include <cblas.h>
 #include <stdio.h>
