@@ -254,7 +254,7 @@ static void fill_result(const struct engine *e, sonde_capture_result *r)
         r->saturated[i] = e->state.hook[i].saturated;
 }
 
-/* Nothing is written before all memory is there. */
+/* Nothing is written before every thread has its memory. */
 static enum sonde_code capture_into(struct engine *e, const sonde_tokenizer *tokenizer, const char *path,
                                     sonde_capture_result *result, sonde_err *err)
 {

@@ -162,7 +162,7 @@ static enum sonde_code keep_losses(struct worker *w, size_t sequence, size_t fir
         w->target[r] = token + r + 1 < end ? c->id[token + r + 1] : -1;
     sonde_token_loss(e->m->kernels, logits, n_rows, e->m->arch.n_vocab_out, w->target, w->loss);
     for (size_t r = 0; r < n_rows; r++) {
-        if (w->target[r] < 0)
+        if (w->target[r] < 0 || (size_t)w->target[r] >= e->m->arch.n_vocab_out)
             continue;
         if (!isfinite(w->loss[r]))
             return not_finite(w, "the loss", w->loss[r], sequence, first + r, 0, err);
