@@ -20,6 +20,8 @@ struct text {
 static void add(struct text *t, const char *s, size_t n)
 {
     size_t need;
+    if (n == 0)
+        return;
     if (t->failed || !sonde_add(&need, t->n, n) || need > SONDE_ST_MAX_HEADER) {
         t->failed = true;
         return;

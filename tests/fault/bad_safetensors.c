@@ -182,6 +182,8 @@ static const struct bad_row rows[] = {
     {"zero_before_a_wrap", BAD, st, W("U8", "[0,4294967296,4294967296]", "[0,0]"), 0},
     {"bits_wrap", BAD, st, W("F4", "[4611686018427387904]", "[0,0]"), 0},
     {"half_a_byte", BAD, st, W("F4", "[3]", "[0,2]"), 2},
+    {"half_a_byte_cut_off", BAD, st, W("F4", "[3]", "[0,1]"), 1},
+    {"offsets_longer_than_the_shape", BAD, st, W("F32", "[2]", "[0,12]"), 12},
     {"dimension_negative", BAD, st, W("U8", "[-1]", "[0,1]"), 1},
     {"dimension_float", BAD, st, W("U8", "[1.0]", "[0,1]"), 1},
     {"dimension_beyond_int64", BAD, st, W("U8", "[18446744073709551617]", "[0,1]"), 1},
