@@ -123,6 +123,53 @@ static void shared(struct bytes *b, const struct bad_row *row)
     give(b, &z);
 }
 
+/* "a.npy" is stored and its data hold another whole member, "b.npy", which has an entry of its own. */
+static void nested(struct bytes *b, const struct bad_row *row)
+{
+    struct zip inner = {0}, z = {0};
+    struct bytes small = {0}, large = {0};
+    char header[128];
+    size_t entry;
+    (void)row;
+    put_npy(&small, 1, "{'descr':'|u1','fortran_order':False,'shape':(3,)}", 3);
+    zip_add(&inner, "b.npy", small.p, small.n, 0, NULL, NULL);
+    snprintf(header, sizeof header, "{'descr':'|u1','fortran_order':False,'shape':(%zu,)}", inner.all.n);
+    put_npy(&large, 1, header, 0);
+    size_t at = 30 + 5 + large.n;
+    put(&large, inner.all.p, inner.all.n);
+    zip_add(&z, "a.npy", large.p, large.n, 0, NULL, NULL);
+    entry = z.dir.n;
+    put(&z.dir, inner.dir.p, inner.dir.n);
+    memcpy(z.dir.p + entry + 42, &at, 4);
+    z.n_members++;
+    zip_end(&z, "", NULL);
+    bytes_free(&small);
+    bytes_free(&large);
+    zip_free(&inner);
+    give(b, &z);
+}
+
+/* Shape and directory agree on n bytes, three are there; the text follows the compressed data, as part of
+ * them. */
+static void lying(struct bytes *b, const struct bad_row *row)
+{
+    struct zip z = {0};
+    struct bytes a = {0};
+    char header[128];
+    snprintf(header, sizeof header, "{'descr':'|u1','fortran_order':False,'shape':(%llu,)}",
+             (unsigned long long)row->n);
+    put_npy(&a, 1, header, 3);
+    zip_add(&z, "a.npy", a.p, a.n, 1, NULL, NULL);
+    uint64_t claim = row->n + a.n - 3;
+    uint64_t n_packed = z.all.n - 35 + strlen(row->text);
+    memcpy(z.dir.p + 20, &n_packed, 4);
+    put_text(&z.all, row->text);
+    memcpy(z.dir.p + 24, &claim, 4);
+    zip_end(&z, "", NULL);
+    bytes_free(&a);
+    give(b, &z);
+}
+
 static void twice(struct bytes *b, const struct bad_row *row)
 {
     struct zip z = {0};
@@ -253,6 +300,13 @@ static const struct bad_row rows[] = {
     {"checksum_of_stored", BAD, field, "c0 16 4", 1},
     {"checksum_of_deflated", BAD, field, "c1 16 4", 1},
     {"same_member_twice", BAD, shared, "", 0},
+    {"member_in_the_data_of_another", BAD, nested, "", 0},
+    {"more_than_deflate_can_give", BAD, lying, "", 3000000000},
+    {"more_than_is_there", BAD, lying, "", 10000},
+    {"less_than_is_there", BAD, lying, "", 2},
+    {"bytes_behind_the_compressed_data", BAD, lying, "xyz", 3},
+    {"no_bytes_behind_the_compressed_data", GOOD, lying, "", 3},
+    {"stored_past_the_end", BAD, both, "0 18 8", 100000ull << 32 | 100000},
     {"name_twice", BAD, twice, "a.npy", 0},
     {"name_empty", BAD, one, ".npy", 3},
     {"name_with_an_escape_sequence", BAD, one, "\x1b[31m.npy", 3},
