@@ -248,7 +248,9 @@ static enum sonde_code run(struct tool *t, const void *values, sonde_err *err)
 {
     const struct capture_options *o = values;
     struct job j = {0};
-    enum sonde_code code = t->common->dry_run ? SONDE_OK : check_output(t, err);
+    enum sonde_code code = input_check_text(&o->text, err);
+    if (!code && !t->common->dry_run)
+        code = check_output(t, err);
     if (!code && (code = open_inputs(t, o, &j, err)) == SONDE_E_STOPPED)
         sonde_err_wrap(err, "nothing was written, the same command begins again");
     j.options = (sonde_capture_options){

@@ -52,6 +52,13 @@ const char *input_path(const struct text_input *in)
     return in->text ? in->text : in->jsonl ? in->jsonl : in->ids;
 }
 
+enum sonde_code input_check_text(const struct text_input *in, sonde_err *err)
+{
+    if (!!in->text + !!in->jsonl + !!in->ids != 1)
+        return sonde_fail(err, SONDE_E_USAGE, "give one of --text FILE, --jsonl FILE and --ids FILE.npy");
+    return SONDE_OK;
+}
+
 uint64_t input_context(const struct text_input *in, const sonde_model *m)
 {
     return in->context < m->arch.n_ctx ? in->context : m->arch.n_ctx;
@@ -60,8 +67,6 @@ uint64_t input_context(const struct text_input *in, const sonde_model *m)
 enum sonde_code input_corpus(struct tool *t, const struct text_input *in, const sonde_model *m,
                              const sonde_tokenizer *tokenizer, sonde_corpus **out, sonde_err *err)
 {
-    if (!!in->text + !!in->jsonl + !!in->ids != 1)
-        return sonde_fail(err, SONDE_E_USAGE, "give one of --text FILE, --jsonl FILE and --ids FILE.npy");
     sonde_corpus_options o = {
         .text_path = in->text,
         .jsonl_path = in->jsonl,

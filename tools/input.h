@@ -59,6 +59,9 @@ enum sonde_code input_model(struct tool *t, const struct model_input *in, bool d
 enum sonde_code input_tokenizer(struct tool *t, const struct model_input *in, const sonde_model *m,
                                 bool needed, sonde_tokenizer **out, sonde_err *err);
 
+/* Is there exactly one source of text? To be asked before the model is opened. */
+enum sonde_code input_check_text(const struct text_input *in, sonde_err *err);
+
 /* Documents into contexts. The context is cut to the model's longest only if the user did not set it. */
 enum sonde_code input_corpus(struct tool *t, const struct text_input *in, const sonde_model *m,
                              const sonde_tokenizer *tokenizer, sonde_corpus **out, sonde_err *err);
