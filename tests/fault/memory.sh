@@ -69,3 +69,23 @@ it capture_survives_the_failure_of_any_allocation
 if sanitized; then skip 'a sanitizer replaces the allocator'; else
     torture acts.h5 capture --model "$gpt2" --ids ids.npy --hook blocks.0.hook_resid_post --threads 1 -q -o acts.h5
 fi
+
+llama=$source_root/tests/golden/models/llama
+{ # a llama2.c tokenizer of 61 pieces: <unk>, BOS, EOS, then '!' and what follows it
+    printf '\x06\0\0\0'
+    for piece in '<unk>' $'\n<s>\n' $'\n</s>\n'; do printf "\\0\\0\\0\\0\\x0${#piece}\\0\\0\\0%s" "$piece"; done
+    for ((c = 33; c < 33 + 58; c++)); do printf "\\0\\0\\0\\0\\x01\\0\\0\\0\\x$(printf %x $c)"; done
+} >tok.bin
+printf 'ABC+1\nA9\n;\nXYZ' >capitals
+
+it capture_of_everything_survives_the_failure_of_any_allocation
+if sanitized; then skip 'a sanitizer replaces the allocator'; else
+    torture acts.h5 capture --model "$llama" --tokenizer tok.bin --text capitals --separator ';' --hook '*' --max-seqs 2 --dtype f16 --loss \
+        --logits 3 --shuffle rows --journal 4KiB --threads 2 -q -o acts.h5
+fi
+
+it generate_survives_the_failure_of_any_allocation
+if sanitized; then skip 'a sanitizer replaces the allocator'; else
+    torture '' generate --model "$llama" --tokenizer tok.bin --prompt 'A9' --tokens 6 --temperature 1 --threads 2
+    torture '' generate --model "$llama" --tokenizer tok.bin --prompt 'A9' --tokens 6 --json --threads 1
+fi
