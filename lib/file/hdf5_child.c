@@ -39,8 +39,7 @@ struct head {
     char msg[sizeof((sonde_err *)0)->msg];
 };
 
-/* ---- the reply
- * ---------------------------------------------------------------------------------------------- */
+/* ---- the reply --------------------------------------------------------------------------------- */
 
 void sonde_h5_put(sonde_h5_reply *r, const void *bytes, size_t n)
 {
@@ -116,8 +115,7 @@ const char *sonde_h5_get_text(sonde_h5_cursor *c)
     return "";
 }
 
-/* ---- the child
- * ---------------------------------------------------------------------------------------------- */
+/* ---- the child --------------------------------------------------------------------------------- */
 
 /* Keep only the two descriptors, at their fixed places, and nothing on 0, 1 and 2. */
 static void keep_descriptors(int file, int pipe_fd)
@@ -236,8 +234,7 @@ static void child(const sonde_h5_task *t, int pipe_fd, pid_t parent)
     _exit(0);
 }
 
-/* ---- the parent
- * --------------------------------------------------------------------------------------------- */
+/* ---- the parent -------------------------------------------------------------------------------- */
 
 static int64_t now_ms(void)
 {

@@ -16,8 +16,7 @@
 #include "../base/arena.h"
 #include "store.h"
 
-/* ---- the reply: unsigned 64-bit numbers and byte strings, one after another
- * --------------------------------- */
+/* ---- the reply: unsigned 64-bit numbers and byte strings, one after another -------------------- */
 
 /* Written in the child; grows up to its limit and then remembers that it is full. */
 typedef struct sonde_h5_reply {
@@ -42,8 +41,7 @@ uint64_t sonde_h5_get_u64(sonde_h5_cursor *c);
 const unsigned char *sonde_h5_get_bytes(sonde_h5_cursor *c, size_t *n);
 const char *sonde_h5_get_text(sonde_h5_cursor *c); /* no NUL inside */
 
-/* ---- running a job
- * ------------------------------------------------------------------------------------------ */
+/* ---- running a job ----------------------------------------------------------------------------- */
 
 /* What the child does: fd is the file, only ever read, or -1. */
 typedef enum sonde_code sonde_h5_job(const void *arg, int fd, sonde_h5_reply *reply, sonde_err *err);
@@ -64,8 +62,7 @@ typedef struct sonde_h5_task {
 enum sonde_code sonde_h5_run(const sonde_h5_task *task, sonde_arena *arena, sonde_h5_cursor *reply,
                              sonde_err *err);
 
-/* ---- laying out
- * --------------------------------------------------------------------------------------------- */
+/* ---- laying out -------------------------------------------------------------------------------- */
 
 /* What to lay out, or (create false) what to add to the file that is there. */
 typedef struct sonde_h5_layout {
@@ -80,8 +77,7 @@ typedef struct sonde_h5_layout {
  * its offset and its bytes. The file itself is not touched: the parent makes the writes. */
 enum sonde_code sonde_h5_lay_out(const void *layout, int fd, sonde_h5_reply *reply, sonde_err *err);
 
-/* ---- reading a structure
- * ------------------------------------------------------------------------------------ */
+/* ---- reading a structure ----------------------------------------------------------------------- */
 
 enum sonde_h5_kind {
     SONDE_H5_CONTIGUOUS = 0, /* readable: n_bytes at offset */

@@ -53,8 +53,7 @@ static enum sonde_code stop_h5(struct walk *w, const char *what, const char *whe
     return stop(w, text, where);
 }
 
-/* ---- types and layouts
- * -------------------------------------------------------------------------------------- */
+/* ---- types and layouts ------------------------------------------------------------------------- */
 
 static enum sonde_dtype dtype_of(hid_t type)
 {
@@ -124,8 +123,7 @@ static enum sonde_h5_kind kind_of(hid_t create, char *note, size_t n)
     }
 }
 
-/* ---- what is sent
- * ------------------------------------------------------------------------------------------- */
+/* ---- what is sent ------------------------------------------------------------------------------ */
 
 struct found {
     enum sonde_h5_kind kind;
@@ -237,8 +235,7 @@ static bool visit_dataset(struct walk *w, hid_t set, const char *path)
     return put_dataset(w, path, &f);
 }
 
-/* ---- attributes
- * --------------------------------------------------------------------------------------------- */
+/* ---- attributes -------------------------------------------------------------------------------- */
 
 enum { IS_INT = 0, IS_FLOAT = 1, IS_TEXT = 2 };
 
@@ -338,8 +335,7 @@ static bool visit_attributes(struct walk *w, hid_t object, const char *path)
     return false;
 }
 
-/* ---- groups
- * ------------------------------------------------------------------------------------------------- */
+/* ---- groups ------------------------------------------------------------------------------------ */
 
 static bool push_group(struct walk *w, const char *path, haddr_t addr)
 {

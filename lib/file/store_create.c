@@ -19,8 +19,7 @@
 #define LAYOUT_MEMORY ((size_t)512 << 20)
 #define LAYOUT_CPU_S  30
 
-/* ---- names and the .part file
- * ------------------------------------------------------------------------------- */
+/* ---- names and the .part file ------------------------------------------------------------------ */
 
 static char *beside(sonde_arena *a, const char *path, const char *suffix, sonde_err *err)
 {
@@ -130,8 +129,7 @@ static enum sonde_code open_part(sonde_store_writer *w, bool create, struct stat
     return SONDE_OK;
 }
 
-/* ---- space and layout
- * --------------------------------------------------------------------------------------- */
+/* ---- space and layout -------------------------------------------------------------------------- */
 
 enum sonde_code sonde_store_reserve(sonde_store_writer *w, uint64_t file_bytes, sonde_err *err)
 {
@@ -283,8 +281,7 @@ enum sonde_code sonde_store_create(const char *path, const sonde_store_layout *l
     return give(w, rc ? rc : lay_out(w, err), out);
 }
 
-/* ---- going on after a kill
- * ---------------------------------------------------------------------------------- */
+/* ---- going on after a kill --------------------------------------------------------------------- */
 
 /* Finishing had begun: put back what it replaced. */
 static enum sonde_code undo_finish(sonde_store_writer *w, const sonde_store_record *r, sonde_err *err)

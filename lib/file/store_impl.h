@@ -52,8 +52,7 @@ enum sonde_code sonde_store_hash_block(int fd, const sonde_store_rows *r, uint64
 enum sonde_code sonde_store_check_range(const char *path, const sonde_store_dataset *d, uint64_t n_rows,
                                         uint64_t first, uint64_t n, sonde_err *err);
 
-/* ---- the writer
- * --------------------------------------------------------------------------------------------- */
+/* ---- the writer -------------------------------------------------------------------------------- */
 
 struct sonde_store_writer {
     sonde_arena *arena;
@@ -126,8 +125,7 @@ enum sonde_code sonde_store_apply(sonde_store_writer *w, sonde_h5_cursor c, sond
  * SONDE_E_INPUT. */
 enum sonde_code sonde_store_match(sonde_store_writer *w, const sonde_h5_table *t, sonde_err *err);
 
-/* ---- the reader
- * --------------------------------------------------------------------------------------------- */
+/* ---- the reader -------------------------------------------------------------------------------- */
 
 struct sonde_store {
     char *path;

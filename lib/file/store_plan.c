@@ -139,8 +139,7 @@ enum sonde_code sonde_store_plan(sonde_store_writer *w, const sonde_store_layout
     return take_blocks(w, err);
 }
 
-/* ---- a file that is there against the plan
- * ------------------------------------------------------------------ */
+/* ---- a file that is there against the plan ----------------------------------------------------- */
 
 /* The value in words; of a long string 80 bytes from a little before `from`. */
 static char *attr_text(const sonde_store_attr *a, size_t from, char *buf, size_t n)

@@ -15,8 +15,7 @@
 
 #define VERSION_MAJOR 1
 
-/* ---- opening
- * ------------------------------------------------------------------------------------------------ */
+/* ---- opening ----------------------------------------------------------------------------------- */
 
 static enum sonde_code open_file(sonde_store *s, const char *path, sonde_err *err)
 {
@@ -146,8 +145,7 @@ void sonde_store_close(sonde_store *s)
     free(s);
 }
 
-/* ---- what is in it
- * ------------------------------------------------------------------------------------------ */
+/* ---- what is in it ----------------------------------------------------------------------------- */
 
 size_t sonde_store_n_datasets(const sonde_store *s)
 {
@@ -186,8 +184,7 @@ const sonde_store_attr *sonde_store_attr_at(const sonde_store *s, size_t i)
     return &s->table.attr[i];
 }
 
-/* ---- rows
- * --------------------------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------------------- */
 
 static enum sonde_code bad_block(const sonde_store *s, size_t dataset, uint64_t b, sonde_err *err)
 {

@@ -14,8 +14,7 @@
 #include "../base/replace.h"
 #include "../base/size.h"
 
-/* ---- rows
- * --------------------------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------------------- */
 
 /* Count n rows of block b as written; the write that makes the block full takes its checksum, from `data` if
  * that is the whole block. A block that is written over counts past its rows and is hashed again at the end.
@@ -75,8 +74,7 @@ enum sonde_code sonde_store_read_back(sonde_store_writer *w, size_t dataset, uin
                              err);
 }
 
-/* ---- checksums
- * ---------------------------------------------------------------------------------------------- */
+/* ---- checksums --------------------------------------------------------------------------------- */
 
 /* The dataset that block i belongs to, walking forward from *d. */
 static const sonde_store_rows *rows_of_block(const sonde_store_writer *w, size_t i, size_t *d)
@@ -128,8 +126,7 @@ static enum sonde_code finish_sums(sonde_store_writer *w, sonde_err *err)
                             w->part, err);
 }
 
-/* ---- the journal
- * -------------------------------------------------------------------------------------------- */
+/* ---- the journal ------------------------------------------------------------------------------- */
 
 /* A failed sync is final: the system may have dropped what it could not write. */
 enum sonde_code sonde_store_sync(sonde_store_writer *w, bool data_only, sonde_err *err)
@@ -170,8 +167,7 @@ enum sonde_code sonde_store_journal(sonde_store_writer *w, const void *state, si
     return rc;
 }
 
-/* ---- finishing
- * ---------------------------------------------------------------------------------------------- */
+/* ---- finishing --------------------------------------------------------------------------------- */
 
 /* Attributes change bytes between the data and lengthen the file. What they replace goes into the journal
  * first, so that a kill in the middle leads back to the state before. */

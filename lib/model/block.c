@@ -7,7 +7,7 @@
 #include "../num/softmax.h"
 #include "run_impl.h"
 
-/* ---- attention: inputs ---------------------------------------- */
+/* ---- attention: inputs ------------------------------------------------------------------------- */
 
 static enum sonde_code show_resid_pre(sonde_run *r, size_t layer)
 {
@@ -125,7 +125,7 @@ static enum sonde_code project_in(sonde_run *r, size_t layer)
     return SONDE_OK;
 }
 
-/* ---- attention: queries, keys, values ---------------------------------------- */
+/* ---- attention: queries, keys, values ---------------------------------------------------------- */
 
 static enum sonde_code show_qkv(sonde_run *r, size_t layer)
 {
@@ -194,7 +194,7 @@ static enum sonde_code rotate(sonde_run *r, size_t layer)
     return visit(r, SONDE_SITE_ROT_K, layer, r->qkv + q, ld);
 }
 
-/* ---- attention: scores, pattern, mix ---------------------------------------- */
+/* ---- attention: scores, pattern, mix ----------------------------------------------------------- */
 
 static void append_to_cache(sonde_run *r, size_t layer, sonde_attention *at)
 {
@@ -293,7 +293,7 @@ static enum sonde_code attend(sonde_run *r, size_t layer)
     return visit(r, SONDE_SITE_Z, layer, r->z, q);
 }
 
-/* ---- attention: out ---------------------------------------- */
+/* ---- attention: out ---------------------------------------------------------------------------- */
 
 /* z_h W_O,h of each head, [rows, H, d], without the bias: z with the other heads zero runs the whole chain,
  * whose zero terms add nothing. */
@@ -372,7 +372,7 @@ static enum sonde_code show_resid_mid(sonde_run *r, size_t layer)
     return a->parallel || !a->d_mlp ? SONDE_OK : visit(r, SONDE_SITE_RESID_MID, layer, r->x, a->d_model);
 }
 
-/* ---- MLP ---------------------------------------- */
+/* ---- MLP --------------------------------------------------------------------------------------- */
 
 static void solu(sonde_run *r)
 {

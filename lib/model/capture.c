@@ -11,7 +11,7 @@
 
 #define JOURNAL_BYTES ((uint64_t)64 << 20)
 
-/* ---- a batch ---------------------------------------- */
+/* ---- a batch ----------------------------------------------------------------------------------- */
 
 static enum sonde_code run_batch(struct worker *w, uint64_t place0, uint64_t place1, sonde_err *err)
 {
@@ -81,7 +81,7 @@ static void batch_task(void *arg, size_t batch, int thread)
     }
 }
 
-/* ---- groups ---------------------------------------- */
+/* ---- groups ------------------------------------------------------------------------------------ */
 
 static void plan_group(struct engine *e)
 {
@@ -127,7 +127,7 @@ static enum sonde_code run_groups(struct engine *e, sonde_err *err)
     return code;
 }
 
-/* ---- workers ---------------------------------------- */
+/* ---- workers ----------------------------------------------------------------------------------- */
 
 static enum sonde_code worker_new(struct engine *e, struct worker *w, sonde_err *err)
 {
@@ -175,7 +175,7 @@ static enum sonde_code make_workers(struct engine *e, sonde_err *err)
     return code;
 }
 
-/* ---- the end ---------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------- */
 
 static enum sonde_code write_statistics(struct engine *e, sonde_err *err)
 {

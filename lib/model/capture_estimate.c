@@ -51,7 +51,7 @@ enum sonde_code check_options(const sonde_model *m, const sonde_corpus *c, const
     return SONDE_OK;
 }
 
-/* ---- batches ---------------------------------------- */
+/* ---- batches ----------------------------------------------------------------------------------- */
 
 uint64_t row_bytes(const struct engine *e)
 {
@@ -117,7 +117,7 @@ void size_batches(struct engine *e)
     e->max_seqs = (size_t)most;
 }
 
-/* ---- the plan, for --dry-run ---------------------------------------- */
+/* ---- the plan, for --dry-run ------------------------------------------------------------------- */
 
 /* FLOPs of one token down to the deepest thing asked for, causal attention over half the context. */
 static double flops_per_token(const sonde_model *m, const sonde_capture_options *o, double context)

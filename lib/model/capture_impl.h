@@ -92,7 +92,7 @@ void state_add(struct state *to, const struct state *from);
 enum sonde_code state_pack(const struct state *s, void **out, size_t *n, sonde_err *err);
 enum sonde_code state_unpack(struct state *s, const void *data, size_t n, const char *path, sonde_err *err);
 
-/* ---- the engine ---------------------------------------- */
+/* ---- the engine -------------------------------------------------------------------------------- */
 
 #define GROUP_MAX 4096 /* batches between two journals, at most */
 

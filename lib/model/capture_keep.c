@@ -9,7 +9,7 @@
 #include "../ops/loss.h"
 #include "capture_impl.h"
 
-/* ---- rows into the file ---------------------------------------- */
+/* ---- rows into the file ------------------------------------------------------------------------ */
 
 static const uint32_t *permutation(struct worker *w, uint64_t window)
 {
@@ -148,7 +148,7 @@ static enum sonde_code keep_square(void *arg, const sonde_view *v, sonde_err *er
     return sonde_store_write(e->writer, e->layout.hook[i], seq, 1, w->square, err);
 }
 
-/* ---- losses and top logits ---------------------------------------- */
+/* ---- losses and top logits --------------------------------------------------------------------- */
 
 static enum sonde_code keep_losses(struct worker *w, size_t sequence, size_t first, size_t n_rows,
                                    const float *logits, sonde_err *err)
@@ -195,7 +195,7 @@ enum sonde_code keep_logits(void *arg, size_t sequence, size_t first, size_t n_r
     return code || !w->e->o->n_logits ? code : keep_top(w, sequence, first, n_rows, logits, err);
 }
 
-/* ---- hooks ---------------------------------------- */
+/* ---- hooks ------------------------------------------------------------------------------------- */
 
 /* Square sites cost a pass its speed: they are hooked only where the batch holds a context that is stored. */
 enum sonde_code set_hooks(struct worker *w, bool squares, sonde_err *err)

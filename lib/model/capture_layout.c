@@ -116,7 +116,7 @@ void layout_free(struct layout *l)
     *l = (struct layout){0};
 }
 
-/* ---- what is known before the model runs ---------------------------------------- */
+/* ---- what is known before the model runs ------------------------------------------------------- */
 
 static enum sonde_code write_vocabulary(const sonde_model *m, const sonde_tokenizer *t,
                                         const struct layout *l, sonde_store_writer *w, sonde_err *err)

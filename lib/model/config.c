@@ -11,7 +11,7 @@
 #define MAX_DIM  (1 << 24)
 #define MAX_HEAD (1 << 16) /* width of a head, so that a config alone cannot ask for large tables */
 
-/* ---- GPT-2, GPT-Neo ---------------------------------------- */
+/* ---- GPT-2, GPT-Neo ---------------------------------------------------------------------------- */
 
 static void gpt_common(struct config_reader *r, sonde_arch *a)
 {
@@ -101,7 +101,7 @@ enum sonde_code configure_gpt_neo(const json_t *config, const char *path, sonde_
     return r.code;
 }
 
-/* ---- rotary families ---------------------------------------- */
+/* ---- rotary families --------------------------------------------------------------------------- */
 
 /* rope_scaling (transformers 4) or the rope parameters of one layer kind (transformers 5), or NULL. */
 static struct rope_scaling read_scaling(struct config_reader *outer, const json_t *obj)
@@ -380,7 +380,7 @@ enum sonde_code configure_gemma3(const json_t *config, const char *path, sonde_a
     return r.code;
 }
 
-/* ---- TransformerLens ---------------------------------------- */
+/* ---- TransformerLens --------------------------------------------------------------------------- */
 
 static void tl_norm(struct config_reader *r, sonde_arch *a)
 {
@@ -495,7 +495,7 @@ enum sonde_code configure_transformer_lens(const json_t *config, const char *pat
     return r.code;
 }
 
-/* ---- all ---------------------------------------- */
+/* ---- all --------------------------------------------------------------------------------------- */
 
 enum sonde_code arch_check(sonde_arch *a, const char *path, sonde_err *err)
 {

@@ -70,7 +70,7 @@ static const struct gguf_arch {
     {"gemma2", "gemma2", &split, false, true}, {"gemma3", "gemma3", &split, false, true},
 };
 
-/* ---- metadata into a config ---------------------------------------- */
+/* ---- metadata into a config -------------------------------------------------------------------- */
 
 enum kind { KIND_INT, KIND_REAL, KIND_BOOL };
 
@@ -208,7 +208,7 @@ static enum sonde_code make_config(const sonde_tensors *f, const struct gguf_arc
     return SONDE_OK;
 }
 
-/* ---- all ---------------------------------------- */
+/* ---- all --------------------------------------------------------------------------------------- */
 
 static enum sonde_code apply_frequency_factors(const sonde_tensors *f, const char *what, sonde_arch *a,
                                                sonde_err *err)

@@ -168,7 +168,7 @@ static const struct {
                      {"mlp_post", "post"},
                      {"result_pre_b_O", "result"}};
 
-/* ---- facts about a site ---------------------------------------- */
+/* ---- facts about a site ------------------------------------------------------------------------ */
 
 char *sonde_hook_name(sonde_hook h, char name[SONDE_HOOK_NAME_MAX])
 {
@@ -294,7 +294,7 @@ size_t sonde_hook_order(const sonde_arch *a, sonde_hook h)
     return blocks * SONDE_N_SITES + h.site;
 }
 
-/* ---- naming ---------------------------------------- */
+/* ---- naming ------------------------------------------------------------------------------------ */
 
 static bool in_list(const sonde_hook_list *list, sonde_hook h)
 {

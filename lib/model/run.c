@@ -7,7 +7,7 @@
 #include "../base/size.h"
 #include "run_impl.h"
 
-/* ---- workspace ---------------------------------------- */
+/* ---- workspace --------------------------------------------------------------------------------- */
 
 static float *floats(sonde_run *r, size_t rows, size_t width, sonde_err *err)
 {
@@ -132,7 +132,7 @@ void sonde_cache_free(sonde_cache *c)
         sonde_arena_free(c->arena);
 }
 
-/* ---- hooks ---------------------------------------- */
+/* ---- hooks ------------------------------------------------------------------------------------- */
 
 enum sonde_code sonde_run_hook(sonde_run *r, sonde_hook h, bool write, sonde_hook_fn fn, void *arg,
                                sonde_err *err)
@@ -237,7 +237,7 @@ enum sonde_code visit_square(sonde_run *r, enum sonde_site s, size_t layer, size
     return call_hooks(r, &v);
 }
 
-/* ---- shared steps ---------------------------------------- */
+/* ---- shared steps ------------------------------------------------------------------------------ */
 
 struct columns_job {
     const sonde_packed *w;
@@ -298,7 +298,7 @@ enum sonde_code normalise(sonde_run *r, enum sonde_norm kind, const sonde_affine
     return SONDE_OK;
 }
 
-/* ---- the pass ---------------------------------------- */
+/* ---- the pass ---------------------------------------------------------------------------------- */
 
 static enum sonde_code embed(sonde_run *r)
 {

@@ -27,7 +27,7 @@ struct matrix {
     size_t k, n, stride_k, stride_n;
 };
 
-/* ---- names and shapes ---------------------------------------- */
+/* ---- names and shapes -------------------------------------------------------------------------- */
 
 static const struct tensor_rule *rule_for(const struct family *f, enum slot slot)
 {
@@ -103,7 +103,7 @@ static enum sonde_code check_type(const struct loader *ld, const sonde_tensor *t
     }
 }
 
-/* ---- conversion ---------------------------------------- */
+/* ---- conversion -------------------------------------------------------------------------------- */
 
 static enum sonde_code to_f32(const struct loader *ld, const sonde_tensor *t, size_t first, size_t n,
                               float *out, sonde_err *err)
@@ -176,7 +176,7 @@ static bool is_identity(const struct row_map *map)
     return !map->by_head && !map->interleaved;
 }
 
-/* ---- packing ---------------------------------------- */
+/* ---- packing ----------------------------------------------------------------------------------- */
 
 /* Everything about one matrix on its way into columns [n0, n0 + n) of `to`. */
 struct piece {
@@ -371,7 +371,7 @@ static enum sonde_code load_linear(struct loader *ld, const struct target *part,
     return code;
 }
 
-/* ---- a layer ---------------------------------------- */
+/* ---- a layer ----------------------------------------------------------------------------------- */
 
 static enum sonde_code load_attention(struct loader *ld, sonde_layer *y, size_t layer, sonde_err *err)
 {
@@ -440,7 +440,7 @@ static enum sonde_code load_layer(struct loader *ld, sonde_layer *y, size_t laye
     return code;
 }
 
-/* ---- the ends ---------------------------------------- */
+/* ---- the ends ---------------------------------------------------------------------------------- */
 
 /* The embedding is packed only where it is tied; otherwise nothing else looks at all its values. */
 static enum sonde_code check_embedding(struct loader *ld, sonde_err *err)
@@ -514,7 +514,7 @@ static enum sonde_code load_final_norm(struct loader *ld, sonde_err *err)
                        a->d_model, &ld->m->ln_final, err);
 }
 
-/* ---- all ---------------------------------------- */
+/* ---- all --------------------------------------------------------------------------------------- */
 
 static enum sonde_code choose_prefix(struct loader *ld, sonde_err *err)
 {

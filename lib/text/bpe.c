@@ -51,8 +51,7 @@ static uint32_t pair_rank(const struct bpe *b, int32_t left, int32_t right, int3
     }
 }
 
-/* ---- first symbols
- * ---------------------------------------------------------------------------------------------- */
+/* ---- first symbols ----------------------------------------------------------------------------- */
 
 static enum sonde_code no_token(const unsigned char *s, size_t n, sonde_err *err)
 {
@@ -120,8 +119,7 @@ static enum sonde_code char_symbols(const struct bpe *b, struct bpe_room *r, con
     return SONDE_OK;
 }
 
-/* ---- merging
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- merging ----------------------------------------------------------------------------------- */
 
 static size_t merge_small(const struct bpe *b, int32_t *id, uint32_t *len, size_t n)
 {

@@ -15,8 +15,7 @@
  */
 #define BPE_MAX_PROBES 2048
 
-/* ---- names of tokens
- * ---------------------------------------------------------------------------------------- */
+/* ---- names of tokens --------------------------------------------------------------------------- */
 
 /* Strings to ids and back; s == NULL in name[] is a hole. */
 struct vocab {
@@ -35,8 +34,7 @@ enum sonde_code vocab_add(struct vocab *v, sonde_arena *a, int64_t id, const cha
                           const char *what, sonde_err *err);
 int32_t vocab_find(const struct vocab *v, const char *s, size_t n); /* -1 if it is none */
 
-/* ---- the model
- * ----------------------------------------------------------------------------------------------- */
+/* ---- the model --------------------------------------------------------------------------------- */
 
 struct bpe_merge {
     uint32_t left, right; /* left == UINT32_MAX: empty */

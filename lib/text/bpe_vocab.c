@@ -76,8 +76,7 @@ int32_t vocab_find(const struct vocab *v, const char *s, size_t n)
     return i == SIZE_MAX ? -1 : v->slot[i];
 }
 
-/* ---- tables of the model
- * ------------------------------------------------------------------------------------- */
+/* ---- tables of the model ----------------------------------------------------------------------- */
 
 enum sonde_code bpe_merges_new(struct bpe *b, sonde_arena *a, size_t n, sonde_err *err)
 {
@@ -149,8 +148,7 @@ int32_t bpe_char_id(const struct bpe *b, uint32_t cp)
     return BPE_RAW;
 }
 
-/* ---- pieces that are tokens
- * ----------------------------------------------------------------------------------- */
+/* ---- pieces that are tokens -------------------------------------------------------------------- */
 
 static void add_word(struct bpe *b, const struct sonde_bytes *t, int32_t id)
 {

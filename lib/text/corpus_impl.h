@@ -7,8 +7,7 @@
 #include "corpus.h"
 #include "grow_impl.h"
 
-/* ---- packing (corpus_pack.c)
- * ------------------------------------------------------------------------------- */
+/* ---- packing (corpus_pack.c) ------------------------------------------------------------------- */
 
 /* A corpus in the making; the public one is its first member, so that a pointer to it is a pointer to this.
  */
@@ -47,8 +46,7 @@ static inline bool sonde_pack_full(const struct packer *p)
 /* Close the last context, cut the documents that were not reached, publish the arrays. */
 enum sonde_code sonde_pack_finish(struct packer *p, sonde_err *err);
 
-/* ---- documents (corpus_split.c)
- * ---------------------------------------------------------------------------- */
+/* ---- documents (corpus_split.c) ---------------------------------------------------------------- */
 
 /* Byte ranges of the documents of a text file: everything, or what lies between separator lines. */
 enum sonde_code sonde_split_text(struct packer *p, const sonde_map *m, sonde_err *err);
@@ -56,8 +54,7 @@ enum sonde_code sonde_split_text(struct packer *p, const sonde_map *m, sonde_err
 /* Byte ranges of the lines of a JSON lines file that are not blank. */
 enum sonde_code sonde_split_jsonl(struct packer *p, const sonde_map *m, sonde_err *err);
 
-/* ---- tokenising (corpus_encode.c)
- * -------------------------------------------------------------------------- */
+/* ---- tokenising (corpus_encode.c) -------------------------------------------------------------- */
 
 /* Encode the documents of p->range with the threads of p->work and pack them. */
 enum sonde_code sonde_encode_documents(struct packer *p, const sonde_map *m, const sonde_tokenizer *tokenizer,

@@ -153,8 +153,7 @@ bool pretoken_known_pattern(const char *pattern, size_t n, struct pretoken_step 
     return false;
 }
 
-/* ---- items: what a step matches and what lies between
- * --------------------------------------------------------- */
+/* ---- items: what a step matches and what lies between ------------------------------------------ */
 
 static unsigned class_at(const struct text_view *t, size_t at, size_t *len)
 {

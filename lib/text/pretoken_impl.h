@@ -124,8 +124,7 @@ void pretokens_free(struct pretokens *p);
 /* Is this regular expression one of those that have a scanner? Fills kind and max_digits. */
 bool pretoken_known_pattern(const char *pattern, size_t n, struct pretoken_step *step);
 
-/* ---- regular expressions of strangers (pretoken_regex.c)
- * ---------------------------------------------------- */
+/* ---- regular expressions of strangers (pretoken_regex.c) --------------------------------------- */
 
 /* Compile a pattern in the syntax of Hugging Face tokenizers (Oniguruma) with PCRE2. Errors: SONDE_E_INPUT:
  * what is wrong with it, or which construct means something else here; SONDE_E_MEMORY. */

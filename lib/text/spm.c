@@ -180,8 +180,7 @@ static enum sonde_code build_merges(sonde_tokenizer *t, const struct spm_piece *
     return rc;
 }
 
-/* ---- vocabulary
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- vocabulary -------------------------------------------------------------------------------- */
 
 static struct sonde_bytes shown(sonde_tokenizer *t, const struct spm_piece *p, const char *space,
                                 sonde_err *err)

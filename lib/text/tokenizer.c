@@ -55,8 +55,7 @@ enum sonde_code sonde_tokens_push(sonde_tokens *t, int32_t id, uint32_t begin, u
     return rc;
 }
 
-/* ---- encoding
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- encoding ---------------------------------------------------------------------------------- */
 
 /* What a short piece became earlier in the same call. One cache line. */
 #define CACHED_IDS 11
@@ -364,8 +363,7 @@ enum sonde_code sonde_tokenizer_encode(const sonde_tokenizer *t, const char *tex
     return rc;
 }
 
-/* ---- decoding
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- decoding ---------------------------------------------------------------------------------- */
 
 static enum sonde_code check_id(const sonde_tokenizer *t, int32_t id, size_t at, sonde_err *err)
 {
@@ -412,9 +410,7 @@ enum sonde_code sonde_tokenizer_decode(const sonde_tokenizer *t, const int32_t *
     return SONDE_OK;
 }
 
-/* ---- facts
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- facts ------------------------------------------------------------------------------------- */
 
 const char *sonde_tokenizer_bytes(const sonde_tokenizer *t, int32_t id, size_t *n)
 {

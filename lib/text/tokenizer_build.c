@@ -27,9 +27,7 @@ enum sonde_code tokenizer_new(sonde_budget *budget, sonde_tokenizer **out, sonde
     return SONDE_OK;
 }
 
-/* ---- names
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- names ------------------------------------------------------------------------------------- */
 
 int byte_of_char(uint32_t cp)
 {
@@ -160,8 +158,7 @@ enum sonde_code tokenizer_merge(sonde_tokenizer *t, uint32_t rank, const char *l
     return bpe_merges_add(&t->bpe, (uint32_t)a, (uint32_t)b, rank, id, true, err);
 }
 
-/* ---- added tokens
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- added tokens ------------------------------------------------------------------------------ */
 
 enum sonde_code tokenizer_added_room(sonde_tokenizer *t, size_t n, sonde_err *err)
 {

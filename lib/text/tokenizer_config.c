@@ -80,8 +80,7 @@ void config_ends(sonde_tokenizer *t, const struct config *c, bool flags_decide)
     }
 }
 
-/* ---- added tokens of a vocab.json
- * -------------------------------------------------------------------------------------- */
+/* ---- added tokens of a vocab.json -------------------------------------------------------------- */
 
 /* "added_tokens_decoder": {"50256": {"content": "<|endoftext|>", "special": true, ...}} */
 size_t config_n_added(const struct config *c, int64_t *largest)

@@ -63,8 +63,7 @@ static enum sonde_code end_id(const sonde_tensors *f, const char *name, int64_t 
     return SONDE_OK;
 }
 
-/* ---- model "llama"
- * -------------------------------------------------------------------------------------------------- */
+/* ---- model "llama" ----------------------------------------------------------------------------- */
 
 static enum sonde_code read_spm(sonde_tokenizer *t, const sonde_tensors *f, const sonde_meta *tokens,
                                 const sonde_meta *types, sonde_err *err)
@@ -97,8 +96,7 @@ static enum sonde_code read_spm(sonde_tokenizer *t, const sonde_tensors *f, cons
     return rc ? rc : spm_build(t, piece, n, &o, err);
 }
 
-/* ---- model "gpt2"
- * --------------------------------------------------------------------------------------------------- */
+/* ---- model "gpt2" ------------------------------------------------------------------------------ */
 
 /* tokenizer.ggml.pre names the pattern; the model's own pipeline also normalises, which GGUF does not say. */
 static enum sonde_code choose_pattern(sonde_tokenizer *t, const sonde_tensors *f, sonde_err *err)

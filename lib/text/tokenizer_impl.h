@@ -15,8 +15,7 @@
 #include "tokenizer.h"
 #include "unicode.h"
 
-/* ---- added tokens: found in the text before anything else
- * ------------------------------------------------------ */
+/* ---- added tokens: found in the text before anything else -------------------------------------- */
 
 #define ADDED_MAX_BYTES 1024
 
@@ -46,8 +45,7 @@ enum sonde_code trie_add(struct trie *t, sonde_arena *a, const char *s, size_t n
 /* The longest token that begins at s[at]: its index, its bytes in *len; -1 if there is none. */
 int32_t trie_longest(const struct trie *t, const unsigned char *s, size_t n, size_t at, size_t *len);
 
-/* ---- normalizers
- * ------------------------------------------------------------------------------------------------ */
+/* ---- normalizers ------------------------------------------------------------------------------- */
 
 enum normal_kind {
     NORMAL_FORM, /* NFC and its kin */
@@ -86,8 +84,7 @@ void normal_room_free(struct normal_room *r);
 enum sonde_code normalize(const struct normal_step *step, int n_steps, struct normal_room *r,
                           struct text_view *t, sonde_err *err);
 
-/* ---- the tokenizer
- * ----------------------------------------------------------------------------------------------- */
+/* ---- the tokenizer ----------------------------------------------------------------------------- */
 
 enum { TOKEN_SPECIAL = 1, TOKEN_ADDED = 2 };
 
@@ -121,8 +118,7 @@ struct sonde_tokenizer {
     char sha256[65];
 };
 
-/* ---- building (tokenizer_build.c)
- * ---------------------------------------------------------------------------------- */
+/* ---- building (tokenizer_build.c) -------------------------------------------------------------- */
 
 enum sonde_code tokenizer_new(sonde_budget *budget, sonde_tokenizer **out, sonde_err *err);
 
@@ -154,8 +150,7 @@ enum sonde_code tokenizer_add_token(sonde_tokenizer *t, const struct added_token
  * crosses (space: how the vocabulary writes a space; NULL: do not). */
 enum sonde_code tokenizer_finish(sonde_tokenizer *t, const char *space, sonde_err *err);
 
-/* ---- readers
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- readers ----------------------------------------------------------------------------------- */
 
 struct config;
 
@@ -190,8 +185,7 @@ enum sonde_code tokenizer_json_vocab(sonde_tokenizer *t, const json_t *vocab, si
 enum sonde_code tokenizer_parse_merges(sonde_tokenizer *t, const char *s, size_t n, const char *what,
                                        sonde_err *err);
 
-/* ---- SentencePiece (spm.c)
- * ------------------------------------------------------------------------------------------ */
+/* ---- SentencePiece (spm.c) --------------------------------------------------------------------- */
 
 enum spm_type { SPM_NORMAL = 1, SPM_UNKNOWN, SPM_CONTROL, SPM_USER_DEFINED, SPM_UNUSED, SPM_BYTE };
 

@@ -63,9 +63,7 @@ enum sonde_code json_parts(const struct json_reader *r, const json_t *component,
     return SONDE_OK;
 }
 
-/* ---- the model
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- the model --------------------------------------------------------------------------------- */
 
 static enum sonde_code check_model(const struct json_reader *r, const json_t *model, sonde_err *err)
 {
@@ -142,8 +140,7 @@ static enum sonde_code model_options(const struct json_reader *r, const json_t *
     return SONDE_OK;
 }
 
-/* ---- added tokens
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- added tokens ------------------------------------------------------------------------------ */
 
 static enum sonde_code added_token(const struct json_reader *r, const json_t *o, struct added_token *a,
                                    sonde_err *err)
@@ -197,9 +194,7 @@ static enum sonde_code add_tokens(const struct json_reader *r, const json_t *add
     return rc;
 }
 
-/* ---- the file
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- the file ---------------------------------------------------------------------------------- */
 
 /* Where neither the post-processor nor tokenizer_config.json says it: the names that everybody uses. */
 static void guess_ends(sonde_tokenizer *t)

@@ -96,9 +96,7 @@ enum sonde_code json_post_processor(struct json_reader *r, const json_t *root, s
     return rc;
 }
 
-/* ---- decoder
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- decoder ----------------------------------------------------------------------------------- */
 
 /* Replace one string by another in every token's bytes. */
 static enum sonde_code replace_in_tokens(const struct json_reader *r, const char *from, size_t n_from,

@@ -13,9 +13,7 @@ static enum sonde_code read_pattern(const struct json_reader *r, const json_t *o
     return json_text(r, p, *is_regex ? "Regex" : "String", s, n, err);
 }
 
-/* ---- normalizer
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- normalizer -------------------------------------------------------------------------------- */
 
 static enum sonde_code normal_step(struct json_reader *r, const json_t *o, const char *type,
                                    struct normal_step *step, sonde_err *err)
@@ -70,9 +68,7 @@ enum sonde_code json_normalizer(struct json_reader *r, const json_t *root, sonde
     return rc;
 }
 
-/* ---- pre_tokenizer
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- pre_tokenizer ----------------------------------------------------------------------------- */
 
 static enum sonde_code behaviour(const struct json_reader *r, const json_t *o, enum pretoken_behaviour *out,
                                  sonde_err *err)

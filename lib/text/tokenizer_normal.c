@@ -16,8 +16,7 @@ void normal_room_free(struct normal_room *r)
     *r = (struct normal_room){0};
 }
 
-/* ---- normal forms
- * ------------------------------------------------------------------------------------------------- */
+/* ---- normal forms ------------------------------------------------------------------------------ */
 
 /* Bytes [at, return) need no work: every code point in them is stable. */
 static size_t stable_end(const struct text_view *t, size_t at, enum sonde_normal_form form)
@@ -87,8 +86,7 @@ static enum sonde_code normal_form(struct text_build *b, const struct text_view 
     return rc;
 }
 
-/* ---- the others
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- the others -------------------------------------------------------------------------------- */
 
 static enum sonde_code lower(struct text_build *b, const struct text_view *t, sonde_err *err)
 {

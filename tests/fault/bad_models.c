@@ -12,7 +12,7 @@
 
 #define LIMIT ((size_t)64 << 20)
 
-/* ---- right ones ---------------------------------------- */
+/* ---- right ones -------------------------------------------------------------------------------- */
 
 #define LLAMA_KEYS                                                                                           \
     "'hidden_size':8,'num_attention_heads':4,'num_key_value_heads':2,'num_hidden_layers':3,"                 \
@@ -69,7 +69,7 @@ static json_t *parsed(const char *text)
     return v;
 }
 
-/* ---- one defect each ---------------------------------------- */
+/* ---- one defect each --------------------------------------------------------------------------- */
 
 /* clang-format off */
 /* family, what is changed in its right config ('-key': taken out), the code, and words that the message must have. */

@@ -155,8 +155,7 @@ static void in_two_processes(size_t n, bool (*one)(size_t i, const char *path))
     }
 }
 
-/* ---- two files to damage
- * ------------------------------------------------------------------------------------ */
+/* ---- two files to damage ----------------------------------------------------------------------- */
 
 static unsigned char *ours, *old_style;
 static size_t n_ours, n_old_style;
@@ -282,8 +281,7 @@ static void the_files_to_be_damaged_are_sound(void **state)
     assert_true(use(at("old.h5"), &accepted) && accepted);
 }
 
-/* ---- damage
- * ------------------------------------------------------------------------------------------------- */
+/* ---- damage ------------------------------------------------------------------------------------ */
 
 static bool truncated(size_t i, const char *path)
 {
@@ -359,8 +357,7 @@ static void random_mutations_never_harm(void **state)
     in_two_processes(full() ? 20000 : 2000, mutated);
 }
 
-/* ---- crafted files
- * ------------------------------------------------------------------------------------------ */
+/* ---- crafted files ----------------------------------------------------------------------------- */
 
 static sonde_store *opened(const char *path)
 {
@@ -632,8 +629,7 @@ static void no_descriptor_and_no_child_is_left_behind(void **state)
     assert_int_equal(errno, ECHILD);
 }
 
-/* ---- the child itself
- * --------------------------------------------------------------------------------------- */
+/* ---- the child itself -------------------------------------------------------------------------- */
 
 static enum sonde_code try_to_escape(const void *arg, int fd, sonde_h5_reply *reply, sonde_err *err)
 {

@@ -28,8 +28,7 @@
 
 static char dir[64], path[80], part[90], journal[100], synced[90];
 
-/* ---- the seam
- * ----------------------------------------------------------------------------------------------- */
+/* ---- the seam ---------------------------------------------------------------------------------- */
 
 static enum { NOTHING, FAIL_ONCE, FAIL_ALWAYS, SHORT_WRITES, POWER_CUT } mode;
 static int calls, fail_at;
@@ -119,8 +118,7 @@ int renameat2(int d1, const char *from, int d2, const char *to, unsigned flags)
     return fails(EXDEV) ? -1 : (int)syscall(SYS_renameat2, d1, from, d2, to, flags);
 }
 
-/* ---- a run like that of capture
- * ----------------------------------------------------------------------------- */
+/* ---- a run like that of capture ---------------------------------------------------------------- */
 
 enum { ROWS = 2400, STEP = 100, JOURNAL_EVERY = 6 };
 static const sonde_store_dataset sets[] = {
@@ -285,8 +283,7 @@ static int end(void **state)
     return system(command);
 }
 
-/* ---- kills
- * -------------------------------------------------------------------------------------------------- */
+/* ---- kills ------------------------------------------------------------------------------------- */
 
 static void killed_at_random_moments_and_resumed_it_gives_the_same_bytes(void **state)
 {
@@ -358,8 +355,7 @@ static void a_power_cut_after_any_call_loses_only_what_was_not_synced(void **sta
     }
 }
 
-/* ---- full disks
- * --------------------------------------------------------------------------------------------- */
+/* ---- full disks -------------------------------------------------------------------------------- */
 
 static void any_call_that_fails_is_one_line_and_can_be_resumed(void **state)
 {
@@ -424,8 +420,7 @@ static void a_file_size_limit_is_refused_before_the_first_row(void **state)
     finished();
 }
 
-/* ---- other writers, other options
- * ---------------------------------------------------------------------------- */
+/* ---- other writers, other options -------------------------------------------------------------- */
 
 static void a_second_writer_is_refused_until_the_first_is_gone(void **state)
 {
@@ -574,8 +569,7 @@ static void resuming_with_other_options_names_the_first_difference(void **state)
     finished();
 }
 
-/* ---- damage
- * ------------------------------------------------------------------------------------------------- */
+/* ---- damage ------------------------------------------------------------------------------------ */
 
 /* Stop after two records are in the journal; the older says 400 rows, the newer 800. */
 static void two_records(void)

@@ -80,7 +80,7 @@ static void to_the_end(const char *what)
         fail_msg("%s: leaves %s", what, strangers_here(ours));
 }
 
-/* ---- no room ---------------------------------------- */
+/* ---- no room ----------------------------------------------------------------------------------- */
 
 static void a_file_size_limit_is_exit_4_with_numbers_and_nothing_stays(void **state)
 {
@@ -192,7 +192,7 @@ static bool nothing_can_be_preloaded(void)
 #endif
 }
 
-/* ---- a system that fails ---------------------------------------- */
+/* ---- a system that fails ----------------------------------------------------------------------- */
 
 /* Every k-th `call` fails with error, once or from there on. Returns how many places there were. */
 static int fail_every(const char *call, int error, bool on)

@@ -144,7 +144,7 @@ static void leave_a_part(void)
     fail_msg("no kill left a journal");
 }
 
-/* ---- signals that ask ---------------------------------------- */
+/* ---- signals that ask -------------------------------------------------------------------------- */
 
 static void stop_by(int signal_number)
 {
@@ -213,7 +213,7 @@ static void a_stopped_capture_resumes_with_other_threads_batches_and_kernels(voi
     clean();
 }
 
-/* ---- who may go on ---------------------------------------- */
+/* ---- who may go on ----------------------------------------------------------------------------- */
 
 static void refused(const struct words *w, int status, const char *words)
 {

@@ -25,7 +25,7 @@ struct golden {
     unsigned processing;
 };
 
-/* ---- opening ---------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------- */
 
 static const char *root(void)
 {
@@ -104,7 +104,7 @@ static sonde_tensors *open_reference(const struct golden *g)
     return t;
 }
 
-/* ---- recording a pass ---------------------------------------- */
+/* ---- recording a pass -------------------------------------------------------------------------- */
 
 struct record {
     const sonde_arch *arch;
@@ -232,7 +232,7 @@ static void assert_same_logits(const struct record *a, const struct record *b, c
         fail_msg("logits differ: %s", what);
 }
 
-/* ---- the tests ---------------------------------------- */
+/* ---- the tests --------------------------------------------------------------------------------- */
 
 static double compare(const char *name, const float *ours, size_t n, const sonde_tensor *t)
 {
@@ -424,7 +424,7 @@ out:
     sonde_model_close(m);
 }
 
-/* ---- the list ---------------------------------------- */
+/* ---- the list ---------------------------------------------------------------------------------- */
 
 static void from_variant(struct golden *g, const json_t *v)
 {

@@ -50,7 +50,7 @@ static inline sonde_model *open_model(const char *name, const char *kernels)
     return m;
 }
 
-/* ---- a corpus by hand ---------------------------------------- */
+/* ---- a corpus by hand -------------------------------------------------------------------------- */
 
 /* Documents of these lengths; doc packing cuts them every n_context tokens, concat cuts their join. */
 static inline sonde_corpus *make_corpus(const size_t *length, size_t n_docs, size_t n_context, bool concat,
@@ -93,7 +93,7 @@ static inline void drop_corpus(sonde_corpus *c)
 static const size_t lengths[] = {7, 1, 13, 40, 3, 12, 2, 25, 5, 9, 1, 11};
 #define N_DOCS (sizeof lengths / sizeof *lengths)
 
-/* ---- the truth: one context at a time ---------------------------------------- */
+/* ---- the truth: one context at a time ---------------------------------------------------------- */
 
 struct truth {
     const sonde_corpus *corpus;
@@ -179,7 +179,7 @@ static inline void drop_truth(struct truth *t)
     free(t);
 }
 
-/* ---- capture and read ---------------------------------------- */
+/* ---- capture and read -------------------------------------------------------------------------- */
 
 static inline void hook_list(const sonde_model *m, const char *const *spec, sonde_hook_list *list)
 {
@@ -247,7 +247,7 @@ static const char *path_of(const char *group, sonde_hook h)
     return path;
 }
 
-/* ---- what a file must hold ---------------------------------------- */
+/* ---- what a file must hold --------------------------------------------------------------------- */
 
 static inline void check_tokens(sonde_store *s, const sonde_corpus *c)
 {

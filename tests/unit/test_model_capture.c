@@ -9,7 +9,7 @@
 
 #include "capture_fixture.h"
 
-/* ---- the tests ---------------------------------------- */
+/* ---- the tests --------------------------------------------------------------------------------- */
 
 struct variant {
     const char *model;
@@ -178,7 +178,7 @@ static void rows_of_a_document_are_found(void **state)
     sonde_model_close(m);
 }
 
-/* ---- held-out documents ---------------------------------------- */
+/* ---- held-out documents ------------------------------------------------------------------------ */
 
 static uint8_t *split_of(const sonde_model *m, const sonde_corpus *c, double holdout, uint64_t seed,
                          bool shuffle, uint64_t *n_held)

@@ -13,7 +13,7 @@
 
 static const char *const everything[] = {"*", NULL};
 
-/* ---- the same bits ---------------------------------------- */
+/* ---- the same bits ----------------------------------------------------------------------------- */
 
 static void bytes_of_a_capture(const char *kernels, int threads, size_t batch, uint64_t journal,
                                const sonde_tokenizer *t, char hex[65])
@@ -68,7 +68,7 @@ static void threads_batches_journals_kernels_and_repetition_change_no_byte(void 
     }
 }
 
-/* ---- what is refused ---------------------------------------- */
+/* ---- what is refused --------------------------------------------------------------------------- */
 
 static bool is_there(const char *suffix)
 {
@@ -164,7 +164,7 @@ static void memory_beyond_the_limit_is_refused_with_both_numbers_and_more_goes_o
     sonde_model_close(m);
 }
 
-/* ---- numbers that do not fit ---------------------------------------- */
+/* ---- numbers that do not fit ------------------------------------------------------------------- */
 
 /* The llama model with one weight changed, in a directory of its own. */
 static sonde_model *changed_model(const char *tensor, size_t element, float value)
@@ -275,7 +275,7 @@ static void values_beyond_a_half_are_saturated_counted_and_noted_in_the_file(voi
     sonde_model_close(m);
 }
 
-/* ---- the vocabulary ---------------------------------------- */
+/* ---- the vocabulary ---------------------------------------------------------------------------- */
 
 static void the_vocabulary_lies_beside_the_rows(void **state)
 {

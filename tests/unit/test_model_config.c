@@ -17,7 +17,7 @@
 
 #define GOLDEN SONDE_SOURCE_DIR "/tests/golden/models/"
 
-/* ---- golden configs ---------------------------------------- */
+/* ---- golden configs ---------------------------------------------------------------------------- */
 
 static void read_arch(const char *name, sonde_arch *a, sonde_arena **arena)
 {
@@ -186,7 +186,7 @@ static void caps_and_final_norms(void **state)
     sonde_arena_free(arena);
 }
 
-/* ---- old and new spellings ---------------------------------------- */
+/* ---- old and new spellings --------------------------------------------------------------------- */
 
 static void old_and_new_spellings_are_equal(void **state)
 {
@@ -216,7 +216,7 @@ static void old_and_new_spellings_are_equal(void **state)
     }
 }
 
-/* ---- single keys ---------------------------------------- */
+/* ---- single keys ------------------------------------------------------------------------------- */
 
 static void arch_of(const char *text, sonde_arch *a)
 {

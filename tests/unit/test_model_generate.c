@@ -65,7 +65,7 @@ static void generate(const sonde_model *m, const int32_t *prompt, size_t n, cons
 static const int32_t prompt[] = {3, 14, 15, 9, 26, 5, 35};
 #define N_PROMPT (sizeof prompt / sizeof *prompt)
 
-/* ---- greedy ---------------------------------------- */
+/* ---- greedy ------------------------------------------------------------------------------------ */
 
 struct last {
     float *row;
@@ -138,7 +138,7 @@ static void threads_and_pieces_of_the_prompt_change_no_token(void **state)
     sonde_model_close(m);
 }
 
-/* ---- ends ---------------------------------------- */
+/* ---- ends -------------------------------------------------------------------------------------- */
 
 static void a_stop_token_ends_the_text_and_is_not_handed_on(void **state)
 {
@@ -231,7 +231,7 @@ static void a_listener_that_has_enough_ends_the_text_with_its_code(void **state)
     sonde_model_close(m);
 }
 
-/* ---- hooks ---------------------------------------- */
+/* ---- hooks ------------------------------------------------------------------------------------- */
 
 struct seen {
     size_t n_rows, next_pos;
@@ -282,7 +282,7 @@ static void hooks_see_every_position_once_and_steer_what_follows(void **state)
     sonde_model_close(m);
 }
 
-/* ---- chance ---------------------------------------- */
+/* ---- chance ------------------------------------------------------------------------------------ */
 
 /* Draw the first token with many seeds; count[v]. */
 static void draw_many(const sonde_model *m, sonde_sampling s, int n, int *count)

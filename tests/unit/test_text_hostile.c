@@ -90,8 +90,7 @@ static enum sonde_code try_open(const char *path, sonde_err *err)
     return rc;
 }
 
-/* ---- small whole files
- * ------------------------------------------------------------------------------------------------ */
+/* ---- small whole files ------------------------------------------------------------------------- */
 
 static const char json_bytes[] =
     "{\"version\":\"1.0\",\"added_tokens\":[{\"id\":6,\"content\":\"<s>\",\"special\":true,\"normalized\":"
@@ -241,8 +240,7 @@ static void damaged_tokenizer_model_is_refused_or_works(void **state)
     torture("tokenizer.model", b, make_model(b));
 }
 
-/* ---- one row per defect
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- one row per defect ------------------------------------------------------------------------ */
 
 #define MODEL(rest) "{\"model\":{\"type\":\"BPE\"," rest "}}"
 #define AB          "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2}"

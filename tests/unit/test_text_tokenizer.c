@@ -46,8 +46,7 @@ static double seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- bytes and ranges
- * --------------------------------------------------------------------------------------------- */
+/* ---- bytes and ranges -------------------------------------------------------------------------- */
 
 static const char *const byte_level[] = {"gpt2", "llama3", "starcoder"};
 
@@ -174,8 +173,7 @@ static void ranges_refer_to_the_text_before_normalisation(void **state)
     sonde_tokenizer_close(t);
 }
 
-/* ---- an independent and slow BPE
- * ---------------------------------------------------------------------------------- */
+/* ---- an independent and slow BPE --------------------------------------------------------------- */
 
 struct slow {
     json_t *root, *vocab, *rank;
@@ -292,8 +290,7 @@ static void a_long_text_equals_its_lines_one_by_one(void **state)
     free(text);
 }
 
-/* ---- policies
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- policies ---------------------------------------------------------------------------------- */
 
 static void control_tokens_in_text_are_text_unless_asked_for(void **state)
 {
@@ -381,9 +378,7 @@ static void a_failed_call_leaves_the_tokens_as_they_were(void **state)
     sonde_tokenizer_close(t);
 }
 
-/* ---- files
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- files ------------------------------------------------------------------------------------- */
 
 static void put_file(const char *dir, const char *name, const char *text)
 {
@@ -469,8 +464,7 @@ static void vocab_and_merges_equal_the_tokenizer_json(void **state)
     remove_dir(dir);
 }
 
-/* ---- time and threads
- * ------------------------------------------------------------------------------------------------ */
+/* ---- time and threads -------------------------------------------------------------------------- */
 
 static void one_letter_a_million_times_is_fast(void **state)
 {
