@@ -14,8 +14,10 @@
 typedef struct sonde_tokenizer sonde_tokenizer;
 
 /* Growing arrays of the same length n (malloc'd). begin, end: byte range in the text given to encode; a token
- * that stands for no text (BOS) has an empty range. Parts of one character split over several tokens each
- * carry their own byte or bytes. */
+ * that stands for no text (BOS, an added prefix) has an empty range. Parts of one character split over
+ * several tokens each carry their own byte or bytes. Ranges never go backwards. Where a normaliser changes a
+ * span (a letter and its accents composed, a run of spaces joined), every token of that span carries the
+ * whole span. */
 typedef struct sonde_tokens {
     int32_t *id;
     uint32_t *begin, *end;
@@ -38,7 +40,13 @@ void sonde_tokenizer_close(sonde_tokenizer *t); /* NULL is fine */
 
 /* Append the ids of text (any bytes, NUL and invalid UTF-8 included; at most 2^32 - 1) to *out. Added tokens
  * in the text are recognised only with `special` (control tokens in ordinary text are text); non-special
- * added tokens always. The same bytes always give the same ids. Thread-safe on one tokenizer. O(n log n). */
+ * added tokens always. The same bytes always give the same ids. Thread-safe on one tokenizer. O(n log n).
+ * BOS: auto puts what the tokenizer's own template says around the text, always adds a BOS if the template
+ * has none (SONDE_E_USAGE if the tokenizer has none), never adds nothing; a text that begins with the BOS
+ * token spelt out (special) does not get a second one. Each byte that is not UTF-8 is a character that is no
+ * letter, digit or space. Errors: SONDE_E_INPUT if the vocabulary cannot express a byte of the text (such
+ * vocabularies are rare; Hugging Face drops the byte), or if a pattern from the file takes too long on it;
+ * then *out is as before. */
 enum sonde_code sonde_tokenizer_encode(const sonde_tokenizer *t, const char *text, size_t n,
                                        enum sonde_bos bos, bool special, sonde_tokens *out, sonde_err *err);
 

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "../fault/gguf_maker.h"
 #include "text/tokenizer.h"
 
 #define LIMIT ((size_t)64 << 20)
@@ -347,6 +348,90 @@ static void each_defect_of_a_tokenizer_json_is_named(void **state)
     unlink(in_dir("row.json"));
 }
 
+/* A vocabulary in a GGUF; what is wrong with it is one of these. */
+enum defect {
+    NO_DEFECT,
+    BAD_MODEL,
+    BAD_PRE,
+    BAD_TYPE,
+    SHORT_TYPES,
+    NO_SCORES,
+    SHORT_SCORES,
+    BAD_BOS,
+    SAME_NAME,
+    BAD_MERGE,
+    NO_TOKENS
+};
+
+static void make_gguf(struct maker *k, bool spm, enum defect d)
+{
+    static const char *const bpe[] = {"a", "b", "ab", "<|end|>", "\xc4\xa0"}, *const pieces[] = {
+                                                                                  "<unk>", "<s>", "</s>", "a",
+                                                                                  "\xe2\x96\x81"};
+    static const int32_t bpe_type[] = {1, 1, 1, 3, 1}, piece_type[] = {2, 3, 3, 1, 1};
+    put_head(k, 3, 0, spm ? 5 : 6);
+    put_key(k, "tokenizer.ggml.model", KV_STRING);
+    put_str(k, d == BAD_MODEL ? "bert" : spm ? "llama" : "gpt2");
+    put_key(k, "tokenizer.ggml.bos_token_id", KV_U32);
+    put32(k, d == BAD_BOS ? 5 : 1);
+    put_array(k, d == NO_TOKENS ? "tokens" : "tokenizer.ggml.tokens", KV_STRING, 5);
+    for (int i = 0; i < 5; i++)
+        put_str(k, d == SAME_NAME && i == 4 ? "a" : spm ? pieces[i] : bpe[i]);
+    put_array(k, "tokenizer.ggml.token_type", KV_I32, d == SHORT_TYPES ? 4 : 5);
+    for (int i = 0; i < (d == SHORT_TYPES ? 4 : 5); i++)
+        put32(k, (uint32_t)(d == BAD_TYPE && i == 3 ? 9 : spm ? piece_type[i] : bpe_type[i]));
+    if (spm) {
+        put_array(k, d == NO_SCORES ? "scores" : "tokenizer.ggml.scores", KV_F32, d == SHORT_SCORES ? 3 : 5);
+        put_zeros(k, d == SHORT_SCORES ? 12 : 20);
+    } else {
+        put_array(k, "tokenizer.ggml.merges", KV_STRING, 1);
+        put_str(k, d == BAD_MERGE ? "a c" : "a b");
+        put_key(k, "tokenizer.ggml.pre", KV_STRING);
+        put_str(k, d == BAD_PRE ? "mystery" : "gpt-2");
+    }
+    put_pad(k, 32);
+}
+
+static void damaged_gguf_vocabulary_is_refused_or_works(void **state)
+{
+    (void)state;
+    for (int spm = 0; spm < 2; spm++) {
+        struct maker k = {.n = 0};
+        make_gguf(&k, spm, NO_DEFECT);
+        torture("vocab.gguf", k.b, k.n);
+    }
+}
+
+static void each_defect_of_a_gguf_vocabulary_is_named(void **state)
+{
+    (void)state;
+    static const struct {
+        bool spm;
+        enum defect defect;
+        const char *words;
+    } gguf_row[] = {{false, BAD_MODEL, "'bert' is not implemented"},
+                    {false, BAD_PRE, "'mystery' is not implemented"},
+                    {false, BAD_TYPE, "type"},
+                    {true, BAD_TYPE, "type 0"},
+                    {false, SHORT_TYPES, "4 items"},
+                    {true, SHORT_SCORES, "3 items"},
+                    {true, NO_SCORES, "scores is missing"},
+                    {true, BAD_BOS, "bos_token_id is 5"},
+                    {false, BAD_BOS, "bos_token_id is 5"},
+                    {false, SAME_NAME, "two ids"},
+                    {false, BAD_MERGE, "refers to 'c'"},
+                    {false, NO_TOKENS, "tokens is missing"}};
+    sonde_err err;
+    for (size_t i = 0; i < sizeof gguf_row / sizeof *gguf_row; i++) {
+        struct maker k = {.n = 0};
+        make_gguf(&k, gguf_row[i].spm, gguf_row[i].defect);
+        put_file("row.gguf", k.b, k.n);
+        if (try_open(in_dir("row.gguf"), &err) != SONDE_E_INPUT || !strstr(err.msg, gguf_row[i].words))
+            fail_msg("row %zu: '%s', want '%s'", i, err.msg, gguf_row[i].words);
+    }
+    unlink(in_dir("row.gguf"));
+}
+
 static void huge_tokens_do_no_harm(void **state)
 {
     (void)state;
@@ -446,7 +531,9 @@ int main(void)
         cmocka_unit_test(damaged_vocab_or_merges_is_refused_or_works),
         cmocka_unit_test(damaged_tokenizer_bin_is_refused_or_works),
         cmocka_unit_test(damaged_tokenizer_model_is_refused_or_works),
+        cmocka_unit_test(damaged_gguf_vocabulary_is_refused_or_works),
         cmocka_unit_test(each_defect_of_a_tokenizer_json_is_named),
+        cmocka_unit_test(each_defect_of_a_gguf_vocabulary_is_named),
         cmocka_unit_test(huge_tokens_do_no_harm),
         cmocka_unit_test(catastrophic_patterns_are_given_up),
         cmocka_unit_test(a_missing_or_empty_directory_is_named),
