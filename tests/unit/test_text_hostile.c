@@ -231,7 +231,23 @@ static void damaged_tokenizer_bin_is_refused_or_works(void **state)
 {
     (void)state;
     unsigned char b[400];
-    torture("tokenizer.bin", b, make_bin(b));
+    sonde_err err;
+    size_t n = make_bin(b), at = 4, n_pieces = 0;
+    torture("tokenizer.bin", b, n);
+    for (size_t k = 0; k <= n;
+         k++) { /* cut between pieces it is a smaller vocabulary, anywhere else it is damaged */
+        put_file("tokenizer.bin", b, k);
+        bool between = k == at;
+        assert_int_equal(try_open(in_dir("tokenizer.bin"), &err),
+                         between && n_pieces >= 3 ? SONDE_OK : SONDE_E_INPUT);
+        if (!between || k == n)
+            continue;
+        int32_t len;
+        memcpy(&len, b + at + 4, 4);
+        at += 8 + (size_t)len;
+        n_pieces++;
+    }
+    unlink(in_dir("tokenizer.bin"));
 }
 
 static void damaged_tokenizer_model_is_refused_or_works(void **state)
