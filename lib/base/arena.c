@@ -54,7 +54,7 @@ sonde_arena *sonde_arena_new(sonde_budget *budget, sonde_err *err)
     return a;
 }
 
-static bool budget_take(sonde_budget *b, size_t n)
+bool sonde_budget_hold(sonde_budget *b, size_t n)
 {
     if (!b)
         return true;
@@ -66,7 +66,7 @@ static bool budget_take(sonde_budget *b, size_t n)
     return true;
 }
 
-static void budget_return(sonde_budget *b, size_t n)
+void sonde_budget_release(sonde_budget *b, size_t n)
 {
     if (b)
         atomic_fetch_sub(&b->taken, n);
@@ -95,14 +95,14 @@ static struct block *add_block(sonde_arena *a, size_t bytes, sonde_err *err)
         sonde_fail(err, SONDE_E_MEMORY, "%zu bytes are more than this machine can address", bytes);
         return NULL;
     }
-    if (!budget_take(a->budget, whole)) {
+    if (!sonde_budget_hold(a->budget, whole)) {
         sonde_fail(err, SONDE_E_MEMORY, "needs %zu bytes more, the memory limit is %zu and %zu are in use",
                    whole, a->budget->limit, atomic_load(&a->budget->taken));
         return NULL;
     }
     struct block *b = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (b == MAP_FAILED) {
-        budget_return(a->budget, whole);
+        sonde_budget_release(a->budget, whole);
         sonde_fail(err, SONDE_E_MEMORY, "no memory for %zu bytes", whole);
         return NULL;
     }
@@ -175,6 +175,6 @@ void sonde_arena_free(sonde_arena *a)
         ASAN_UNPOISON_MEMORY_REGION(b->mem, b->cap);
         munmap(b, b->whole);
     }
-    budget_return(a->budget, a->taken);
+    sonde_budget_release(a->budget, a->taken);
     free(a);
 }

@@ -4,6 +4,7 @@
 #define SONDE_BASE_ARENA_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "error.h"
@@ -14,6 +15,11 @@ typedef struct sonde_budget {
     size_t limit;
     _Atomic size_t taken;
 } sonde_budget;
+
+/* Count n bytes that are allocated elsewhere against the limit; false, and nothing counted, if they pass it. What was
+ * held is released once. b NULL: no limit. */
+bool sonde_budget_hold(sonde_budget *b, size_t n);
+void sonde_budget_release(sonde_budget *b, size_t n);
 
 typedef struct sonde_arena sonde_arena;
 

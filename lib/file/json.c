@@ -198,16 +198,6 @@ static bool cost(const struct census *c, size_t n, size_t *bytes)
            sonde_add(bytes, *bytes, text) && sonde_add(bytes, *bytes, 4096);
 }
 
-static bool hold(sonde_budget *b, size_t n)
-{
-    size_t have = atomic_load(&b->taken);
-    do {
-        if (b->limit && (have > b->limit || n > b->limit - have))
-            return false;
-    } while (!atomic_compare_exchange_weak(&b->taken, &have, have + n));
-    return true;
-}
-
 enum sonde_code sonde_json_parse_within(const void *data, size_t n, sonde_budget *budget, const char *what,
                                         sonde_json *out, sonde_err *err)
 {
@@ -221,7 +211,7 @@ enum sonde_code sonde_json_parse_within(const void *data, size_t n, sonde_budget
     if (!cost(&c, n, &bytes))
         return sonde_fail(err, SONDE_E_MEMORY, "%s: %zu bytes of JSON are more than this machine can address",
                           what, n);
-    if (budget && !hold(budget, bytes))
+    if (!sonde_budget_hold(budget, bytes))
         return sonde_fail(
             err, SONDE_E_MEMORY,
             "%s: reading %zu bytes of JSON needs up to %zu bytes, the memory limit is %zu and %zu are in "
@@ -239,8 +229,7 @@ enum sonde_code sonde_json_parse_within(const void *data, size_t n, sonde_budget
 void sonde_json_release(sonde_json *j)
 {
     json_decref(j->root);
-    if (j->budget)
-        atomic_fetch_sub(&j->budget->taken, j->held);
+    sonde_budget_release(j->budget, j->held);
     *j = (sonde_json){0};
 }
 

@@ -9,24 +9,6 @@
 #define PAGE  ((size_t)4096)
 #define FIRST ((size_t)64 << 10)
 
-bool sonde_budget_hold(sonde_budget *b, size_t n)
-{
-    if (!b)
-        return true;
-    size_t have = atomic_load(&b->taken);
-    do {
-        if (b->limit && (have > b->limit || n > b->limit - have))
-            return false;
-    } while (!atomic_compare_exchange_weak(&b->taken, &have, have + n));
-    return true;
-}
-
-void sonde_budget_release(sonde_budget *b, size_t n)
-{
-    if (b)
-        atomic_fetch_sub(&b->taken, n);
-}
-
 static bool resize(struct grow *g, size_t bytes)
 {
     void *p =

@@ -15,10 +15,6 @@ struct grow {
     sonde_budget *budget;
 };
 
-/* Take n bytes from the budget (NULL: no limit), or give them back. */
-bool sonde_budget_hold(sonde_budget *b, size_t n);
-void sonde_budget_release(sonde_budget *b, size_t n);
-
 /* Room for n items of `size` bytes. It doubles where the budget allows, so that pushing one by one is cheap.
  */
 enum sonde_code sonde_grow_reserve(struct grow *g, size_t n, size_t size, sonde_err *err);
