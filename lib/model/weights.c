@@ -337,7 +337,8 @@ static enum sonde_code load_bias(struct loader *ld, const struct target *g, cons
                                  size_t layer, float *bias, bool *any, sonde_err *err)
 {
     float *b;
-    enum sonde_code code = load_vector(ld, g->b, layer, g->n, g->heads, &b, err);
+    bool by_head = g->b == SLOT_Q_B || g->b == SLOT_K_B || g->b == SLOT_V_B;
+    enum sonde_code code = load_vector(ld, g->b, layer, g->n, by_head ? g->heads : 0, &b, err);
     if (code || !b)
         return code;
     for (size_t j = 0; j < g->n; j++)
