@@ -147,11 +147,13 @@ static inline sonde_model *fixture_must_open(const struct fixture *f, unsigned p
 
 /* ---- running ---------------------------------------- */
 
-#define MAX_LENGTH_RUN 12
+#define MAX_LENGTH_RUN 120
+
+static size_t run_length = 12; /* tokens of a pass, at most MAX_LENGTH_RUN and the model's context */
 
 static inline size_t length_for(const sonde_model *m)
 {
-    return m->arch.n_ctx < MAX_LENGTH_RUN ? m->arch.n_ctx : MAX_LENGTH_RUN;
+    return m->arch.n_ctx < run_length ? m->arch.n_ctx : run_length;
 }
 
 static inline void ids_for(const sonde_model *m, int seed, int32_t ids[MAX_LENGTH_RUN])
