@@ -146,8 +146,8 @@ static void a_full_disk_is_exit_4_and_goes_on_once_there_is_space(void **state)
 {
     (void)state;
     if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL)) {
-        print_message("[  SKIPPED ] small disks (no file system can be mounted here: %s)\n", strerror(errno));
-        return;
+        print_message("no file system can be mounted here: %s\n", strerror(errno));
+        skip();
     }
     int n_full = 0, n_whole = 0, page = (int)sysconf(_SC_PAGESIZE);
     for (int pages = 1; n_whole < 3 && pages < want_bytes / page + 60;
@@ -156,8 +156,8 @@ static void a_full_disk_is_exit_4_and_goes_on_once_there_is_space(void **state)
         snprintf(options, sizeof options, "size=%d", pages * page);
         int status = on_small_disk(options);
         if (status < 0) {
-            print_message("[  SKIPPED ] small disks (no tmpfs can be mounted: %s)\n", strerror(errno));
-            return;
+            print_message("no tmpfs can be mounted: %s\n", strerror(errno));
+            skip();
         }
         n_full += status == 4;
         n_whole += status == 0;
@@ -181,14 +181,12 @@ static void a_full_disk_is_exit_4_and_goes_on_once_there_is_space(void **state)
 #endif
 #endif
 
-/* A sanitizer wants to be the first library: nothing can be preloaded. */
-static bool nothing_can_be_preloaded(void)
+/* A sanitizer wants to be the first library. */
+static void skip_unless_preloading_works(void)
 {
 #ifdef SANITIZED
-    print_message("[  SKIPPED ] calls that fail (a sanitizer is in the program)\n");
-    return true;
-#else
-    return false;
+    print_message("calls cannot be made to fail: a sanitizer is in the program\n");
+    skip();
 #endif
 }
 
@@ -235,16 +233,14 @@ static void fail_call(const char *call, int error, int at_least)
 static void enospc_at_any_write_is_clean(void **state)
 {
     (void)state;
-    if (nothing_can_be_preloaded())
-        return;
+    skip_unless_preloading_works();
     fail_call("pwrite", ENOSPC, 40);
 }
 
 static void eio_at_any_sync_is_clean(void **state)
 {
     (void)state;
-    if (nothing_can_be_preloaded())
-        return;
+    skip_unless_preloading_works();
     fail_call("fsync", EIO, 3);
     fail_call("fdatasync", EIO, 3);
 }
@@ -252,8 +248,7 @@ static void eio_at_any_sync_is_clean(void **state)
 static void an_error_at_any_rename_close_or_reservation_is_clean(void **state)
 {
     (void)state;
-    if (nothing_can_be_preloaded())
-        return;
+    skip_unless_preloading_works();
     fail_call("rename", EIO, 3);
     fail_call("close", EIO, 3);
     fail_call("fallocate", ENOSPC, 1);
@@ -263,16 +258,14 @@ static void an_error_at_any_rename_close_or_reservation_is_clean(void **state)
 static void an_error_at_any_open_is_clean(void **state)
 {
     (void)state;
-    if (nothing_can_be_preloaded())
-        return;
+    skip_unless_preloading_works();
     fail_call("open", EMFILE, 5);
 }
 
 static void interrupted_calls_and_short_writes_are_continued(void **state)
 {
     (void)state;
-    if (nothing_can_be_preloaded())
-        return;
+    skip_unless_preloading_works();
     char preload[600];
     snprintf(preload, sizeof preload, "LD_PRELOAD=%s", getenv("SONDE_FAIL_IO"));
     const char *const env[] = {preload, "FAIL_SHORT=1", NULL};

@@ -354,6 +354,28 @@ static void draws_follow_the_tempered_softmax_and_its_nucleus(void **state)
     sonde_model_close(m);
 }
 
+/* At this temperature all 61 ids are nearly as likely: 57 draws give 37 of them on average, 4 standard
+ * deviations less are 25. */
+static void every_token_is_drawn_anew(void **state)
+{
+    (void)state;
+    sonde_model *m = open_model("llama");
+    struct text t;
+    size_t n = 0;
+    for (int hot = 0; hot < 2; hot++) {
+        bool seen[61] = {false};
+        generate(m, prompt, N_PROMPT,
+                 &(sonde_sampling){.n_tokens = 57, .temperature = 1e4f, .top_p = hot ? 1 : 0.999f}, N_PROMPT,
+                 1, &t);
+        for (size_t i = n = 0; i < t.n; i++) {
+            n += !seen[t.id[i]];
+            seen[t.id[i]] = true;
+        }
+        assert_in_range(n, 25, 57);
+    }
+    sonde_model_close(m);
+}
+
 static void ids_that_are_not_allowed_are_never_drawn(void **state)
 {
     (void)state;
@@ -401,6 +423,7 @@ int main(void)
         cmocka_unit_test(a_listener_that_has_enough_ends_the_text_with_its_code),
         cmocka_unit_test(hooks_see_every_position_once_and_steer_what_follows),
         cmocka_unit_test(draws_follow_the_tempered_softmax_and_its_nucleus),
+        cmocka_unit_test(every_token_is_drawn_anew),
         cmocka_unit_test(ids_that_are_not_allowed_are_never_drawn),
         cmocka_unit_test(nan_logits_are_refused_in_words),
     };

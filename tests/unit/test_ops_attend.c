@@ -125,6 +125,28 @@ static void near_all(const char *what, const char *shape, const float *got, cons
             fail_msg("%s, %s: element %zu is %.9g, should be %.9g", shape, what, i, (double)got[i], want[i]);
 }
 
+/* Written anew, not taken from the code: a key is seen if it is not later (causal), nearer than the window,
+ * and not masked. */
+static void a_query_sees_exactly_the_keys_that_it_may(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_SHAPES; i++) {
+        const struct shape *s = &shapes[i];
+        struct problem p;
+        make(&p, s);
+        for (size_t h = 0; h < s->heads; h++)
+            for (size_t q = 0; q < s->n_queries; q++)
+                for (size_t j = 0; j < s->n_keys; j++) {
+                    long back = (long)(s->first + q) - (long)j;
+                    bool seen = (!s->causal || back >= 0) && (!s->window || back < (long)s->window) &&
+                                (!s->masked || p.ok[j]);
+                    if (seen != isfinite(p.ref_scores[(h * s->n_queries + q) * s->n_keys + j]))
+                        fail_msg("%s: query %zu and key %zu", s->what, q, j);
+                }
+        drop(&p);
+    }
+}
+
 static void attention_is_its_definition_in_float64(void **state)
 {
     (void)state;
@@ -249,6 +271,7 @@ static void threads_kernels_and_the_cut_into_queries_change_no_bit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_query_sees_exactly_the_keys_that_it_may),
         cmocka_unit_test(attention_is_its_definition_in_float64),
         cmocka_unit_test(a_query_without_any_key_gives_zeros),
         cmocka_unit_test(looking_at_scores_and_pattern_changes_no_bit),
