@@ -78,8 +78,14 @@ enum sonde_code visit(sonde_run *r, enum sonde_site s, size_t layer, float *data
 enum sonde_code visit_square(sonde_run *r, enum sonde_site s, size_t layer, size_t sequence, float *data,
                              size_t n_keys);
 
+/* Call the hooks of one view. */
+enum sonde_code call_hooks(sonde_run *r, const sonde_view *v);
+
 /* Mark the pass done if h was the deepest hook. */
 void reached(sonde_run *r, enum sonde_site s, size_t layer);
+
+/* rows * width floats in the run's arena; NULL, with err, if there is no room. */
+float *run_floats(sonde_run *r, size_t rows, size_t width, sonde_err *err);
 
 /* One block. */
 enum sonde_code forward_block(sonde_run *r, size_t layer);
