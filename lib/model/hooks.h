@@ -96,9 +96,13 @@ size_t sonde_hook_order(const sonde_arch *a, sonde_hook h);
  *  - TransformerLens' shorthand: "q6", "resid_post3", "mlp_post2", "scale4ln1", "embed"; without a layer
  *    ("resid_post") the site in every layer
  *  - aliases: TransformerLens 3 bridge names ("blocks.3.hook_out"), Hugging Face module paths
- * ("transformer.h.3.output", "model.layers.3.self_attn.q_proj.output") A glob takes only what the model has
- * and the list can hold (never the logits or the derived [P, H, d] copies unless named without wildcards in
- * that part). Errors: SONDE_E_USAGE with near names, or with the reason why this model lacks the hook. */
+ *    ("transformer.h.3.output", "transformer.h[3].output[0]", "model.layers.3.self_attn.q_proj.output").
+ *    They mean what this architecture makes them: ln2.hook_in is resid_pre where attention and MLP run in
+ *    parallel; what a module gives to a post-norm has no hook and is refused.
+ *
+ * A glob takes only what the model has and the list can hold (never the logits or the derived [P, H, d]
+ * copies unless named without wildcards in that part). Errors: SONDE_E_USAGE with near names, or with the
+ * reason why this model lacks the hook. */
 typedef struct sonde_hook_list {
     sonde_hook *hook;
     size_t n, cap;
