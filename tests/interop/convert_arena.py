@@ -122,7 +122,7 @@ def transposed(path, c, block):
 
 
 BRACKETS = config(d_model=56, n_layers=3, n_heads=2, d_head=28, d_mlp=56, n_ctx=42, d_vocab=5, d_vocab_out=2,
-                  act_fn="relu", attention_dir="bidirectional")
+                  act_fn="relu", attention_dir="bidirectional", pad_token_id=1)
 MOD_ADDITION = config(d_model=128, n_layers=1, n_heads=4, d_head=32, d_mlp=512, n_ctx=3, d_vocab=114, d_vocab_out=114,
                       act_fn="relu", normalization_type=None)
 INDUCTION = config(d_model=48, n_layers=2, n_heads=4, d_head=12, d_mlp=None, n_ctx=85, d_vocab=128, d_vocab_out=128,
