@@ -31,6 +31,7 @@ struct job {
     sonde_hook_list hooks;
     sonde_capture_options options;
     char *identity;
+    char processing[120]; /* in one order, however it was typed */
     sonde_store_attr attr[24];
 };
 
@@ -84,7 +85,8 @@ static enum sonde_code describe(struct tool *t, const struct capture_options *o,
     add_text(j, "model_family", j->model->arch.family);
     add_text(j, "model_sha256", j->identity);
     add_text(j, "config_json", j->model->config_json);
-    add_text(j, "weight_processing", o->model.processing);
+    add_text(j, "weight_processing",
+             sonde_processing_text(j->model->processing, j->processing, sizeof j->processing));
     add_text(j, "compute",
              strcmp(sonde_kernels_name(j->model->kernels), "openblas") ? "sonde float32"
                                                                        : "openblas float32");

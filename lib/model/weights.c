@@ -21,12 +21,6 @@ struct loader {
     bool strict;
 };
 
-/* A matrix W [k, n] of floats somewhere: W[i][j] = w[i * stride_k + j * stride_n]. */
-struct matrix {
-    const float *w;
-    size_t k, n, stride_k, stride_n;
-};
-
 /* ---- names and shapes -------------------------------------------------------------------------- */
 
 static const struct tensor_rule *rule_for(const struct family *f, enum slot slot)

@@ -5,29 +5,18 @@
 #include "rows_impl.h"
 #include "product_impl.h"
 
+/* What every table of these lanes shares; the products stand beside. */
+#define LANE_KERNELS                                                                                         \
+    .transpose16 = transpose16, .exp = vec_exp, .tanh = vec_tanh, .activate = vec_activate,                  \
+    .activate_gated = vec_activate_gated, .softcap = vec_softcap, .add = vec_add, .norm_stats = norm_stats,  \
+    .norm_apply = norm_apply, .norm_affine = norm_affine, .norm_rows = norm_rows,                            \
+    .softmax_row = softmax_row, .exp_sum = exp_sum, .row_topk = row_topk, .rope_row = rope_row,              \
+    .to_f16 = to_f16, .to_bf16 = to_bf16, .from_f16 = from_f16, .from_bf16 = from_bf16,                      \
+    .all_finite = all_finite, .column_sums = column_sums
+
 const sonde_kernels TABLE = {
     .name = KERNEL_NAME,
     .panel = PANEL,
     .matmul = matmul,
-    .transpose16 = transpose16,
-    .exp = vec_exp,
-    .tanh = vec_tanh,
-    .activate = vec_activate,
-    .activate_gated = vec_activate_gated,
-    .softcap = vec_softcap,
-    .add = vec_add,
-    .norm_stats = norm_stats,
-    .norm_apply = norm_apply,
-    .norm_affine = norm_affine,
-    .norm_rows = norm_rows,
-    .softmax_row = softmax_row,
-    .exp_sum = exp_sum,
-    .row_topk = row_topk,
-    .rope_row = rope_row,
-    .to_f16 = to_f16,
-    .to_bf16 = to_bf16,
-    .from_f16 = from_f16,
-    .from_bf16 = from_bf16,
-    .all_finite = all_finite,
-    .column_sums = column_sums,
+    LANE_KERNELS,
 };

@@ -414,6 +414,12 @@ static void generation_gives_the_bits_of_one_pass(void **state)
     }
     assert_same_logits(&want, &r, "with a cache, piece by piece");
     assert_int_equal(sonde_cache_length(cache), k.length);
+    record_free(&r);
+    record_new(&r, &m->arch);
+    sonde_cache_clear(cache); /* and once more, in one piece */
+    if (sonde_run_forward(run, k.ids, k.start, 1, cache, &err))
+        fail_msg("%s", err.msg);
+    assert_same_logits(&want, &r, "with a cache that was cleared");
     sonde_cache_free(cache);
     sonde_run_free(run);
     record_free(&r);
