@@ -7,6 +7,7 @@
 #ifndef SONDE_SAE_ENCODE_H
 #define SONDE_SAE_ENCODE_H
 
+#include "../base/arena.h"
 #include "../base/pool.h"
 #include "../num/bf16.h"
 #include "../num/matmul.h"
