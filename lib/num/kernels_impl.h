@@ -9,6 +9,7 @@
 #include "activation.h"
 #include "matmul.h"
 #include "norm.h"
+#include "sparse.h"
 
 struct sonde_kernels {
     const char *name;
@@ -50,6 +51,21 @@ struct sonde_kernels {
     int (*all_finite)(size_t n, const float *x);
     void (*column_sums)(const float *x, size_t ldx, size_t n_rows, size_t d, double *sum, double *sum_sq,
                         double *norm, double *norm_sq);
+
+    size_t (*scan_above)(const float *v, size_t n, float bound, uint32_t col0, uint32_t *col, float *value);
+    size_t (*scan_above_each)(const float *v, size_t n, const float *bound, uint32_t col0, uint32_t *col,
+                              float *value);
+    size_t (*count_above)(const float *v, size_t n, float bound);
+    void (*gather_sum)(size_t n, const uint32_t *index, const float *value, const float *w, size_t ldw,
+                       size_t d, const float *from, const float *bias, float *y);
+    void (*gather_dot)(size_t n, const uint32_t *index, const float *w, size_t ldw, size_t d, const float *u,
+                       float *out);
+    float (*dot)(size_t n, const float *a, const float *b);
+    double (*sum_squares)(size_t n, const float *x);
+    void (*axpy)(size_t n, float a, const float *x, float *y);
+    void (*scale)(size_t n, float a, const float *x, float *y);
+    void (*sub)(size_t n, const float *a, const float *b, float *y);
+    void (*adam_update)(const sonde_adam *o, size_t n, const float *g, float *w, float *m, float *v);
 };
 
 /* Products by OpenBLAS on tiles of 64 rows, columns and k: so small that it starts no threads, and of one

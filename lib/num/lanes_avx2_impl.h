@@ -118,6 +118,10 @@ static inline vf vi_float(vi x)
 {
     return (vf){_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)};
 }
+static inline vf vf_sqrt(vf x)
+{
+    return (vf){_mm256_sqrt_ps(x.a), _mm256_sqrt_ps(x.b)};
+}
 static inline float vf_sum(vf x)
 {
     __m256 s8 = _mm256_add_ps(x.a, x.b);
@@ -152,6 +156,45 @@ static inline vi vi_or(vi x, vi y)
 static inline vi vi_xor(vi x, vi y)
 {
     return (vi){_mm256_xor_si256(x.a, y.a), _mm256_xor_si256(x.b, y.b)};
+}
+static inline vi vi_iota(void)
+{
+    return (vi){_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15)};
+}
+/* The bytes that bring the 32-bit lanes named by the bits of the index to the front. */
+#define LANE(i) 4 * (i), 4 * (i) + 1, 4 * (i) + 2, 4 * (i) + 3
+static const unsigned char pack4[16][16] = {{LANE(0)},
+                                            {LANE(0)},
+                                            {LANE(1)},
+                                            {LANE(0), LANE(1)},
+                                            {LANE(2)},
+                                            {LANE(0), LANE(2)},
+                                            {LANE(1), LANE(2)},
+                                            {LANE(0), LANE(1), LANE(2)},
+                                            {LANE(3)},
+                                            {LANE(0), LANE(3)},
+                                            {LANE(1), LANE(3)},
+                                            {LANE(0), LANE(1), LANE(3)},
+                                            {LANE(2), LANE(3)},
+                                            {LANE(0), LANE(2), LANE(3)},
+                                            {LANE(1), LANE(2), LANE(3)},
+                                            {LANE(0), LANE(1), LANE(2), LANE(3)}};
+#undef LANE
+/* The lanes of m one after the other; all 16 may be written. */
+static inline void vi_store_packed(uint32_t *p, vm m, vi x)
+{
+    const uint32_t hit = vm_bits(m);
+    const __m128i q[4] = {_mm256_castsi256_si128(x.a), _mm256_extracti128_si256(x.a, 1),
+                          _mm256_castsi256_si128(x.b), _mm256_extracti128_si256(x.b, 1)};
+    for (int i = 0; i < 4; i++) {
+        const uint32_t four = hit >> (4 * i) & 15u;
+        _mm_storeu_si128((void *)p, _mm_shuffle_epi8(q[i], _mm_loadu_si128((const void *)pack4[four])));
+        p += __builtin_popcount(four);
+    }
+}
+static inline void vf_store_packed(float *p, vm m, vf x)
+{
+    vi_store_packed((uint32_t *)(void *)p, m, vf_bits(x));
 }
 #define vi_shl(x, n) ((vi){_mm256_slli_epi32((x).a, n), _mm256_slli_epi32((x).b, n)})
 #define vi_shr(x, n) ((vi){_mm256_srli_epi32((x).a, n), _mm256_srli_epi32((x).b, n)})

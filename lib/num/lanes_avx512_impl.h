@@ -100,6 +100,15 @@ static inline vf vi_float(vi a)
 {
     return _mm512_castsi512_ps(a);
 }
+static inline vf vf_sqrt(vf a)
+{
+    return _mm512_sqrt_ps(a);
+}
+/* The lanes of m one after the other; all 16 are written. */
+static inline void vf_store_packed(float *p, vm m, vf x)
+{
+    _mm512_storeu_ps(p, _mm512_maskz_compress_ps(m, x));
+}
 static inline float vf_sum(vf x)
 {
     __m256 s8 = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
@@ -131,6 +140,14 @@ static inline vi vi_or(vi a, vi b)
 static inline vi vi_xor(vi a, vi b)
 {
     return _mm512_xor_si512(a, b);
+}
+static inline vi vi_iota(void)
+{
+    return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+static inline void vi_store_packed(uint32_t *p, vm m, vi x)
+{
+    _mm512_storeu_si512(p, _mm512_maskz_compress_epi32(m, x));
 }
 #define vi_shl(a, n) _mm512_slli_epi32(a, n)
 #define vi_shr(a, n) _mm512_srli_epi32(a, n)

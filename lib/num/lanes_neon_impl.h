@@ -131,6 +131,10 @@ static inline vf vi_float(vi x)
 {
     return (vf)LIFT1(vreinterpretq_f32_u32, x);
 }
+static inline vf vf_sqrt(vf x)
+{
+    return (vf)LIFT1(vsqrtq_f32, x);
+}
 static inline float vf_sum(vf x)
 {
     float32x4_t s4 = vaddq_f32(vaddq_f32(x.v[0], x.v[2]), vaddq_f32(x.v[1], x.v[3]));
@@ -162,6 +166,44 @@ static inline vi vi_or(vi x, vi y)
 static inline vi vi_xor(vi x, vi y)
 {
     return (vi)LIFT2(veorq_u32, x, y);
+}
+static inline vi vi_iota(void)
+{
+    static const uint32_t iota[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return (vi)EACH4(vld1q_u32(iota), vld1q_u32(iota + 4), vld1q_u32(iota + 8), vld1q_u32(iota + 12));
+}
+/* The bytes that bring the 32-bit lanes named by the bits of the index to the front. */
+#define LANE(i) 4 * (i), 4 * (i) + 1, 4 * (i) + 2, 4 * (i) + 3
+static const unsigned char pack4[16][16] = {{LANE(0)},
+                                            {LANE(0)},
+                                            {LANE(1)},
+                                            {LANE(0), LANE(1)},
+                                            {LANE(2)},
+                                            {LANE(0), LANE(2)},
+                                            {LANE(1), LANE(2)},
+                                            {LANE(0), LANE(1), LANE(2)},
+                                            {LANE(3)},
+                                            {LANE(0), LANE(3)},
+                                            {LANE(1), LANE(3)},
+                                            {LANE(0), LANE(1), LANE(3)},
+                                            {LANE(2), LANE(3)},
+                                            {LANE(0), LANE(2), LANE(3)},
+                                            {LANE(1), LANE(2), LANE(3)},
+                                            {LANE(0), LANE(1), LANE(2), LANE(3)}};
+#undef LANE
+/* The lanes of m one after the other; all 16 may be written. */
+static inline void vi_store_packed(uint32_t *p, vm m, vi x)
+{
+    const uint32_t hit = vm_bits(m);
+    for (int i = 0; i < 4; i++) {
+        const uint32_t four = hit >> (4 * i) & 15u;
+        vst1q_u8((uint8_t *)p, vqtbl1q_u8(vreinterpretq_u8_u32(x.v[i]), vld1q_u8(pack4[four])));
+        p += __builtin_popcount(four);
+    }
+}
+static inline void vf_store_packed(float *p, vm m, vf x)
+{
+    vi_store_packed((uint32_t *)(void *)p, m, vf_bits(x));
 }
 #define vi_shl(x, n)                                                                                         \
     ((vi)EACH4(vshlq_n_u32((x).v[0], n), vshlq_n_u32((x).v[1], n), vshlq_n_u32((x).v[2], n),                 \

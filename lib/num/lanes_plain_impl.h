@@ -60,6 +60,7 @@ OP2(vf, vf_min, vf, one_min)
 OP2(vm, vf_lt, vf, one_lt)
 OP1(vm, vf_isnan, vf, one_isnan)
 OP3(vf, vf_select, vm, vf, one_select)
+OP1(vf, vf_sqrt, vf, sqrtf)
 OP1(vi, vf_bits, vf, sonde_f32_bits)
 OP1(vf, vi_float, vi, sonde_bits_f32)
 OP2(vi, vi_add, vi, one_iadd)
@@ -134,6 +135,26 @@ static inline vi vi_set(uint32_t x)
     for (int i = 0; i < 16; i++)
         r.v[i] = x;
     return r;
+}
+static inline vi vi_iota(void)
+{
+    vi r;
+    for (uint32_t i = 0; i < 16; i++)
+        r.v[i] = i;
+    return r;
+}
+/* The lanes of m one after the other; other tables may write all 16. */
+static inline void vi_store_packed(uint32_t *p, vm m, vi x)
+{
+    for (int i = 0; i < 16; i++)
+        if (m.v[i])
+            *p++ = x.v[i];
+}
+static inline void vf_store_packed(float *p, vm m, vf x)
+{
+    for (int i = 0; i < 16; i++)
+        if (m.v[i])
+            *p++ = x.v[i];
 }
 static inline vi vi_shl(vi x, int n)
 {

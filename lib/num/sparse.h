@@ -12,12 +12,16 @@
 #include "cpu.h"
 
 /* Append (col0 + j, v[j]) for every v[j] > bound, j ascending, to col and value, which have room for n more
- * (whole vectors may be written: 16 beyond what is kept). Returns how many. NaN never passes. */
+ * (whole vectors may be written: up to 16 beyond what is kept, never beyond n). Returns how many. NaN never
+ * passes. */
 size_t sonde_scan_above(const sonde_kernels *k, const float *v, size_t n, float bound, uint32_t col0,
                         uint32_t *col, float *value);
 /* The same with a bound for each column. */
 size_t sonde_scan_above_each(const sonde_kernels *k, const float *v, size_t n, const float *bound,
                              uint32_t col0, uint32_t *col, float *value);
+
+/* How many v[j] > bound. */
+size_t sonde_count_above(const sonde_kernels *k, const float *v, size_t n, float bound);
 
 /* y[d] = from[d] + sum over j < n of value[j] * w[index[j]][d]: per element one chain acc = fmaf(value[j], w,
  * acc), j ascending, that begins at from (NULL: 0; may be y), and then + bias[d] unless NULL. ldw: floats
@@ -44,12 +48,15 @@ void sonde_vec_sub(const sonde_kernels *k, size_t n, const float *a, const float
 /* One step of Adam (Kingma & Ba 2015, as torch.optim.Adam computes it) on n values:
  *   g' = g clip;  m += (g' - m)(1 - beta1);  v = v beta2 + g'^2 (1 - beta2);
  *   w -= (lr / correction1) m / (sqrt(v) / sqrt_correction2 + eps)
- * correction1 = 1 - beta1^t, sqrt_correction2 = sqrt(1 - beta2^t), both worked out in double by the caller.
+ * in the order and with the roundings of one fmaf each for m, v and w. correction1 = 1 - beta1^t,
+ * sqrt_correction2 = sqrt(1 - beta2^t), both worked out in double by the caller.
  */
 typedef struct sonde_adam {
     float clip, beta1, beta2, eps;
     float step; /* lr / correction1 */
     float sqrt_correction2;
+    float rest1, rest2; /* 1 - beta1 and 1 - beta2 rounded from double, as torch has them; 0: from the floats,
+                           which for beta2 = 0.999 are 1.3e-5 off */
 } sonde_adam;
 void sonde_adam_update(const sonde_kernels *k, const sonde_adam *o, size_t n, const float *g, float *w,
                        float *m, float *v);
