@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT
+ * The parts of the encoder: a product tile by tile, and a pick that scans each tile. Private to sae/. */
+#ifndef SONDE_SAE_ENCODE_IMPL_H
+#define SONDE_SAE_ENCODE_IMPL_H
+
+#include <stdatomic.h>
+
+#include "encode.h"
+
+enum {
+    TILE_ROWS = 112,
+    TILE_COLUMNS = 128,        /* a multiple of every panel */
+    TASK_ROWS = 9 * TILE_ROWS, /* rows whose state a pick holds at once */
+    SELECT_BINS = 1 << 11      /* digits of the radix selection */
+};
+
+/* Memory that grows and stays. */
+struct buffer {
+    void *p;
+    size_t bytes;
+};
+/* At least `bytes`, old contents kept. False, and nothing changed, when memory or the budget is out. */
+bool sonde_buffer_grow(struct buffer *b, size_t bytes, sonde_budget *budget);
+void sonde_buffer_free(struct buffer *b, sonde_budget *budget);
+
+/* Entries (value, row, col) of a thread, in the order in which they passed. */
+struct candidates {
+    size_t n, room;
+    struct buffer value, row, col;
+};
+bool sonde_candidates_grow(struct candidates *c, size_t room, sonde_budget *budget);
+
+/* The last entry that is kept of some: those with a larger value, or the same value and a smaller (row, col).
+ */
+struct last_kept {
+    float value;
+    uint32_t row, col;
+};
+
+static inline bool is_kept(const struct last_kept *k, float value, uint32_t row, uint32_t col)
+{
+    if (value != k->value)
+        return value > k->value;
+    return row < k->row || (row == k->row && col <= k->col);
+}
+
+/* The k-th of all entries (1 <= k <= their number) by value descending, row and column ascending. Values are
+ * positive. bins: SELECT_BINS. */
+struct last_kept sonde_select_kth(const struct candidates *const *part, size_t n_parts, size_t k,
+                                  uint32_t *bins);
+/* Keep the first k; the others stay in their order. Returns the last one kept. n >= k >= 1. */
+struct last_kept sonde_select_cut(struct candidates *c, size_t k, uint32_t *bins);
+
+/* Of one row, columns ascending: keep the k largest, ties to the smaller column, order unchanged; *n becomes
+ * k. Returns the smallest value kept. n >= k >= 1, no NaN. */
+float sonde_select_row(const sonde_kernels *kernels, uint32_t *col, float *value, size_t *n, size_t k);
+
+/* What one thread keeps between tiles. */
+struct encode_thread {
+    float *z;                                               /* a tile, row stride TILE_COLUMNS */
+    uint32_t *bins;                                         /* SELECT_BINS */
+    struct candidates kept;                                 /* BATCH, ABOVE */
+    struct buffer row_col, row_value, row_count, row_bound; /* ROW, GROUP: of the rows of a task */
+    struct buffer memory;                                   /* z and bins */
+    char apart[64];                                         /* no line is shared with the next thread */
+};
+
+struct sonde_encode_space {
+    int n_threads;
+    sonde_budget *budget;
+    struct encode_thread *thread;
+    const struct candidates **part; /* [n_threads] */
+};
+
+struct pick;
+
+/* One call of sonde_encode_rows. */
+struct encode_job {
+    const sonde_encoding *e;
+    const struct pick *pick;
+    const float *x;
+    size_t ldx, n_rows, n_latents;
+    size_t n_tasks;
+    size_t k;        /* what can be kept at most: of a row, or of all */
+    size_t row_room; /* ROW, GROUP: entries that a row holds while tiles pass */
+    sonde_encode_space *space;
+    sonde_sparse *out;
+    _Atomic bool out_of_memory;
+    _Atomic size_t wanted;  /* ABOVE: entries that passed */
+    _Atomic uint32_t floor; /* BATCH: bits of a positive float that all k surely exceed */
+};
+
+/* z of rows row .. row+rows-1 and columns col .. col+cols-1, row stride TILE_COLUMNS. */
+struct encode_tile {
+    size_t row, rows, col, cols;
+    const float *z;
+};
+
+/* A way to pick: state for the rows of a task, what a tile adds to it, where it goes. False: no memory. */
+struct pick {
+    bool (*begin)(const struct encode_job *job, struct encode_thread *t, size_t rows);
+    bool (*scan)(struct encode_job *job, struct encode_thread *t, size_t first_row,
+                 const struct encode_tile *tile);
+    bool (*end)(const struct encode_job *job, struct encode_thread *t, size_t first_row, size_t rows);
+};
+
+extern const struct pick sonde_pick_row, sonde_pick_group, sonde_pick_batch, sonde_pick_above;
+
+/* Entries that a row of ROW holds: k, and what passes between two cuts. */
+static inline size_t encode_row_room(size_t k, size_t n_latents)
+{
+    const size_t usual = k + (k > 2 * TILE_COLUMNS ? k : 2 * TILE_COLUMNS);
+    return usual < n_latents + TILE_COLUMNS ? usual : n_latents + TILE_COLUMNS;
+}
+
+/* Fill out from the entries of all threads that `last` keeps (NULL: all). */
+enum sonde_code sonde_collect(const struct encode_job *job, const struct last_kept *last, sonde_err *err);
+
+/* Add room for n more entries behind those of s, which are kept. */
+enum sonde_code sonde_sparse_more(sonde_sparse *s, size_t n_rows, size_t n, sonde_err *err);
+
+#endif
