@@ -226,11 +226,17 @@ static enum sonde_code finish(struct engine *e, sonde_err *err)
 static enum sonde_code open_writer(struct engine *e, const sonde_tokenizer *t, const char *path,
                                    sonde_capture_result *result, sonde_err *err)
 {
-    sonde_store_layout layout = {e->layout.dataset, e->layout.n_datasets, e->o->attr, e->o->n_attrs};
     void *bytes = NULL;
-    size_t n = 0;
-    enum sonde_code code = e->o->resume ? sonde_store_resume(path, &layout, &e->writer, &bytes, &n, err)
-                                        : sonde_store_create(path, &layout, e->o->overwrite, &e->writer, err);
+    sonde_store_attr *attr = NULL;
+    char *text = NULL;
+    size_t n = 0, n_attrs = 0;
+    enum sonde_code code = layout_attrs(e->o, t, &attr, &n_attrs, &text, err);
+    sonde_store_layout layout = {e->layout.dataset, e->layout.n_datasets, attr, n_attrs};
+    if (!code)
+        code = e->o->resume ? sonde_store_resume(path, &layout, &e->writer, &bytes, &n, err)
+                            : sonde_store_create(path, &layout, e->o->overwrite, &e->writer, err);
+    free(attr);
+    free(text);
     const char *note = !code && e->o->resume ? sonde_store_resume_note(e->writer) : NULL;
     if (note)
         snprintf(result->note, sizeof result->note, "%s", note);

@@ -49,8 +49,12 @@ typedef struct sonde_capture_result {
     char note[400]; /* what resuming has to tell the user, or "" */
 } sonde_capture_result;
 
-/* Run it. result is filled in as far as it came; the caller frees saturated. tokenizer gives /vocab; NULL
- * leaves it out. The same model, corpus and options give the same bytes, whatever the threads, and after any
+/* Which of n_docs documents are held out: split[d] is 1 or 0, about a share `holdout` of them, at least one
+ * and not all where there are two. A function of the seed alone. */
+void sonde_capture_split(uint64_t n_docs, double holdout, uint64_t seed, uint8_t *split, uint64_t *n_heldout);
+
+/* Run it. result is filled in as far as it came; the caller frees saturated. tokenizer gives /vocab
+ * and the attributes bos_id (-1: none) and special_ids ("0-2,50256"); NULL leaves them out. The same model, corpus and options give the same bytes, whatever the threads, and after any
  * kill and resume. Errors: SONDE_E_USAGE (nothing to store, context too long, square site without max_seqs),
  * SONDE_E_INPUT (an id outside the vocabulary), SONDE_E_IO, SONDE_E_MEMORY, SONDE_E_NUMERIC (naming hook,
  * document and position), SONDE_E_STOPPED (journalled; resume continues). */

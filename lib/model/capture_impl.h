@@ -57,6 +57,11 @@ enum sonde_code layout_make(const sonde_model *m, const struct plan *p, const so
                             struct layout *l, sonde_err *err);
 void layout_free(struct layout *l);
 
+/* The caller's attributes of the file and those that the tokenizer gives (t may be NULL): *attr malloc'd, its new
+ * strings in *text, malloc'd. */
+enum sonde_code layout_attrs(const sonde_capture_options *o, const sonde_tokenizer *t, sonde_store_attr **attr,
+                             size_t *n, char **text, sonde_err *err);
+
 /* Everything that is known before the first row: tokens, documents, vocabulary, the row map. */
 enum sonde_code layout_write_tokens(const sonde_model *m, const struct plan *p, const sonde_tokenizer *t,
                                     const struct layout *l, sonde_store_writer *w, sonde_err *err);

@@ -116,6 +116,48 @@ void layout_free(struct layout *l)
     *l = (struct layout){0};
 }
 
+/* ---- what the file says of itself --------------------------------------------------------------- */
+
+/* "0-2,50256": at most 24 bytes for a range of ids. */
+static char *special_ids(const sonde_tokenizer *t)
+{
+    size_t n = 0, at = 0;
+    for (int32_t id = 0; id < sonde_tokenizer_size(t); id++)
+        n += sonde_tokenizer_is_special(t, id);
+    char *text = malloc(24 * n + 1);
+    if (!text)
+        return NULL;
+    text[0] = '\0';
+    for (int32_t id = 0, end; id < sonde_tokenizer_size(t); id = end) {
+        for (end = id; end < sonde_tokenizer_size(t) && sonde_tokenizer_is_special(t, end); end++)
+            ;
+        if (end == id)
+            end++;
+        else if (end == id + 1)
+            at += (size_t)sprintf(text + at, "%s%d", at ? "," : "", (int)id);
+        else
+            at += (size_t)sprintf(text + at, "%s%d-%d", at ? "," : "", (int)id, (int)end - 1);
+    }
+    return text;
+}
+
+enum sonde_code layout_attrs(const sonde_capture_options *o, const sonde_tokenizer *t, sonde_store_attr **attr,
+                             size_t *n, char **text, sonde_err *err)
+{
+    *n = o->n_attrs;
+    *text = t ? special_ids(t) : NULL;
+    *attr = malloc((o->n_attrs + 2) * sizeof **attr);
+    if (!*attr || (t && !*text))
+        return sonde_fail(err, SONDE_E_MEMORY, "no memory for attributes");
+    for (size_t i = 0; i < o->n_attrs; i++)
+        (*attr)[i] = o->attr[i];
+    if (t) {
+        (*attr)[(*n)++] = (sonde_store_attr){.path = "/", .name = "bos_id", .i = sonde_tokenizer_bos_id(t)};
+        (*attr)[(*n)++] = (sonde_store_attr){.path = "/", .name = "special_ids", .s = *text};
+    }
+    return SONDE_OK;
+}
+
 /* ---- what is known before the model runs ------------------------------------------------------- */
 
 static enum sonde_code write_vocabulary(const sonde_model *m, const sonde_tokenizer *t,

@@ -5,25 +5,29 @@
 
 #include "capture_impl.h"
 
+void sonde_capture_split(uint64_t n_docs, double holdout, uint64_t seed, uint8_t *split, uint64_t *n_heldout)
+{
+    sonde_rng root = sonde_rng_seed(seed), base = sonde_rng_fork(&root, "holdout", 0);
+    *n_heldout = 0;
+    for (uint64_t d = 0; d < n_docs; d++) {
+        sonde_rng r = sonde_rng_fork(&base, "document", d);
+        split[d] = holdout > 0 && n_docs > 1 && sonde_rng_double(&r) < holdout;
+        *n_heldout += split[d];
+    }
+    if (holdout <= 0 || n_docs < 2 || (*n_heldout > 0 && *n_heldout < n_docs))
+        return;
+    sonde_rng r = sonde_rng_fork(&base, "one", 0); /* few documents: one is held out, one is not */
+    uint64_t one = sonde_rng_below(&r, n_docs);
+    *n_heldout = *n_heldout == 0 ? 1 : n_docs - 1;
+    split[one] = !split[one];
+}
+
 static enum sonde_code mark_heldout(struct plan *p, sonde_err *err)
 {
     uint64_t n = p->corpus->n_docs;
     if (!(p->split = calloc(n ? n : 1, 1)))
         return sonde_fail(err, SONDE_E_MEMORY, "no memory for %llu documents", (unsigned long long)n);
-    if (p->o->holdout <= 0 || n < 2)
-        return SONDE_OK;
-    sonde_rng base = sonde_rng_fork(&p->rng, "holdout", 0);
-    for (uint64_t d = 0; d < n; d++) {
-        sonde_rng r = sonde_rng_fork(&base, "document", d);
-        p->split[d] = sonde_rng_double(&r) < p->o->holdout;
-        p->n_heldout += p->split[d];
-    }
-    sonde_rng r = sonde_rng_fork(&base, "one", 0); /* few documents: one is held out, one is not */
-    uint64_t one = sonde_rng_below(&r, n);
-    if (p->n_heldout == 0 || p->n_heldout == n) {
-        p->n_heldout = p->n_heldout == 0 ? 1 : n - 1;
-        p->split[one] = !p->split[one];
-    }
+    sonde_capture_split(n, p->o->holdout, p->o->seed, p->split, &p->n_heldout);
     return SONDE_OK;
 }
 
