@@ -30,8 +30,9 @@ typedef struct sonde_source_options {
     const char *hook;     /* the input; NULL where there is only one */
     const char *hook_out; /* transcoders: what is to be predicted; NULL: the input itself */
     sonde_row_filter filter;
-    double holdout; /* share of documents held out, where the file does not say (text: as sonde_capture marks
-                       them with this seed; arrays: the last rows) */
+    double
+        holdout; /* share of documents held out, where the file marks none (text: as sonde_capture marks
+                    them with this seed; stores: with the seed they were made with; arrays: the last rows) */
     uint64_t seed;
     size_t window_rows; /* 0: 65,536, or fewer where rows are wide (a window takes at most 128 MiB) */
     bool verify;        /* check a store's checksums while reading */
@@ -45,10 +46,13 @@ typedef struct sonde_source_info {
     uint64_t n_rows;             /* rows there are */
     uint64_t n_train, n_heldout; /* that pass the filter (norms not counted) */
     bool has_tokens;
-    const char *kind;            /* "store", "array", "model" */
+    bool knows_special; /* which ids are BOS and special; where not, the filter leaves none of them out */
+    int32_t bos_id;     /* -1: there is none, or it is not known */
+    const char *kind;   /* "store", "array", "model" */
     const char *hook, *hook_out; /* canonical names, "" for an array; hook_out NULL for an autoencoder */
-    const char *identity; /* JSON object: path, dataset and model hashes, hook, filter, split ...: what must
-                             be equal for a resume to make sense. Keys in fixed order */
+    const char *identity; /* JSON object: hashes of data and model, hook, filter, split, seed ...: what must
+                             be equal for a resume to make sense. Keys in fixed order; the path is not among
+                             them, files may be moved */
     size_t n_context;     /* 0: unknown */
     bool prepend_bos;
     const char *model_name; /* for metadata; "" if unknown */
