@@ -23,6 +23,7 @@
 #include "file/safetensors.h"
 #include "file/store.h"
 #include "file/tensors.h"
+#include "file/torchzip.h"
 #include "model/arch.h"
 #include "model/capture.h"
 #include "model/generate.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What the .npy and .npz readers share. */
+ * What .npy and .npz share. */
 #ifndef SONDE_FILE_NPY_IMPL_H
 #define SONDE_FILE_NPY_IMPL_H
 
@@ -18,5 +18,12 @@ typedef struct sonde_npy_head {
  * the array in messages. */
 enum sonde_code sonde_npy_read_head(const unsigned char *p, size_t n, const char *what, sonde_npy_head *out,
                                     sonde_err *err);
+
+#define SONDE_NPY_HEAD 1024
+
+/* All that stands before the data of t, as numpy.save writes it. path is for messages. Errors: SONDE_E_USAGE
+ * (a type that NumPy lacks, a shape that does not fit the bytes). */
+enum sonde_code sonde_npy_make_head(const char *path, const sonde_tensor *t, char head[SONDE_NPY_HEAD],
+                                    size_t *n_head, sonde_err *err);
 
 #endif

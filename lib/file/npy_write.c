@@ -6,9 +6,7 @@
 
 #include "../base/replace.h"
 #include "../base/size.h"
-#include "npy.h"
-
-#define ROOM 1024 /* eight dimensions of 20 digits and the rest fit in 300 bytes */
+#include "npy_impl.h"
 
 static const char *const descr[SONDE_N_DTYPES] = {
     [SONDE_F32] = "<f4", [SONDE_F16] = "<f2", [SONDE_F64] = "<f8", [SONDE_I8] = "|i1",
@@ -17,7 +15,7 @@ static const char *const descr[SONDE_N_DTYPES] = {
 };
 
 struct line {
-    char s[ROOM];
+    char *s; /* of SONDE_NPY_HEAD bytes; eight dimensions of 20 digits and the rest take 300 */
     size_t n;
 };
 
@@ -56,7 +54,8 @@ static void make_head(struct line *l, const sonde_tensor *t)
     l->s[9] = (char)((l->n - 10) >> 8);
 }
 
-enum sonde_code sonde_npy_write(const char *path, const sonde_tensor *t, bool overwrite, sonde_err *err)
+enum sonde_code sonde_npy_make_head(const char *path, const sonde_tensor *t, char head[SONDE_NPY_HEAD],
+                                    size_t *n_head, sonde_err *err)
 {
     size_t n_bytes;
     if (!descr[t->dtype])
@@ -66,13 +65,23 @@ enum sonde_code sonde_npy_write(const char *path, const sonde_tensor *t, bool ov
         !sonde_nbytes(&n_bytes, t->dim, t->rank, sonde_dtype_size(t->dtype)) || n_bytes != t->n_bytes)
         return sonde_fail(err, SONDE_E_USAGE, "%s: the array's shape and its %zu bytes do not agree", path,
                           t->n_bytes);
-    struct line head = {.n = 0};
-    make_head(&head, t);
+    struct line l = {.s = head};
+    make_head(&l, t);
+    *n_head = l.n;
+    return SONDE_OK;
+}
+
+enum sonde_code sonde_npy_write(const char *path, const sonde_tensor *t, bool overwrite, sonde_err *err)
+{
+    char head[SONDE_NPY_HEAD];
+    size_t n_head;
     sonde_replace *r;
-    enum sonde_code rc = sonde_replace_begin(path, overwrite, &r, err);
+    enum sonde_code rc = sonde_npy_make_head(path, t, head, &n_head, err);
+    if (rc == SONDE_OK)
+        rc = sonde_replace_begin(path, overwrite, &r, err);
     if (rc != SONDE_OK)
         return rc;
-    rc = sonde_replace_write(r, head.s, head.n, err);
+    rc = sonde_replace_write(r, head, n_head, err);
     if (rc == SONDE_OK)
         rc = sonde_replace_write(r, t->data, t->n_bytes, err);
     if (rc == SONDE_OK)
