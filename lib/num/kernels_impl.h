@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "activation.h"
+#include "bf16.h"
 #include "matmul.h"
 #include "norm.h"
 #include "sparse.h"
@@ -66,6 +67,13 @@ struct sonde_kernels {
     void (*scale)(size_t n, float a, const float *x, float *y);
     void (*sub)(size_t n, const float *a, const float *b, float *y);
     void (*adam_update)(const sonde_adam *o, size_t n, const float *g, float *w, float *m, float *v);
+
+    void (*round16)(size_t n, const float *x, uint16_t *y, double sum[3]);
+    size_t (*scan16)(const sonde_bound16 *b, const float *p, const float *norm, const float *lost,
+                     const float *bias, float limit, const float *limits, size_t n, uint32_t c,
+                     sonde_maybe16 *out);
+    void (*chains)(size_t n_rows, const size_t *start, const uint32_t *index, const float *w, size_t ldw,
+                   size_t d, const float *x, size_t ldx, float *out);
 };
 
 /* Products by OpenBLAS on tiles of 64 rows, columns and k: so small that it starts no threads, and of one
@@ -73,9 +81,16 @@ struct sonde_kernels {
 void sonde_openblas_matmul(const sonde_packed *w, size_t k, size_t n0, size_t n1, const float *x, size_t ldx,
                            size_t m, float *y, size_t ldy, const sonde_epilogue *epilogue);
 
+/* Columns of a panel of bfloat16: panel p holds W[2 i + e][p * 32 + j] at [p][i][j][e]. */
+#define SONDE_PANEL16 32
+
 extern const sonde_kernels sonde_kernels_plain, sonde_kernels_openblas;
 #if defined(__x86_64__)
 extern const sonde_kernels sonde_kernels_avx2, sonde_kernels_avx512;
+
+/* sonde_matmul16 for CPUs with AVX512-BF16. */
+void sonde_matmul16_avx512(const uint16_t *w, size_t k, size_t n0, size_t n1, const uint16_t *x, size_t ldx,
+                           size_t m, float *y, size_t ldy);
 #elif defined(__aarch64__)
 extern const sonde_kernels sonde_kernels_neon;
 #endif

@@ -266,15 +266,14 @@ static inline double vd_sum(vd x)
     return _mm_cvtsd_f64(_mm_add_sd(s2, _mm_unpackhi_pd(s2, s2)));
 }
 
-static inline void transpose8(const float *src, size_t stride, float *to, size_t ld)
+/* to[i * ld + j] = lane i of row j, for i, j < 8. */
+static inline __attribute__((always_inline)) void turn8(const __m256 row[8], float *to, size_t ld)
 {
     __m256 s[8];
     for (int i = 0; i < 8; i += 4) { /* 4 x 4 within each half of the registers */
-        const float *p = src + (size_t)i * stride;
-        const __m256 r0 = _mm256_loadu_ps(p), r1 = _mm256_loadu_ps(p + stride);
-        const __m256 r2 = _mm256_loadu_ps(p + 2 * stride), r3 = _mm256_loadu_ps(p + 3 * stride);
-        const __m256 a = _mm256_unpacklo_ps(r0, r1), b = _mm256_unpackhi_ps(r0, r1);
-        const __m256 c = _mm256_unpacklo_ps(r2, r3), d = _mm256_unpackhi_ps(r2, r3);
+        const __m256 a = _mm256_unpacklo_ps(row[i], row[i + 1]), b = _mm256_unpackhi_ps(row[i], row[i + 1]);
+        const __m256 c = _mm256_unpacklo_ps(row[i + 2], row[i + 3]),
+                     d = _mm256_unpackhi_ps(row[i + 2], row[i + 3]);
         s[i] = _mm256_shuffle_ps(a, c, 0x44);
         s[i + 1] = _mm256_shuffle_ps(a, c, 0xee);
         s[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
@@ -289,9 +288,25 @@ static inline void transpose8(const float *src, size_t stride, float *to, size_t
 /* to[i * ld + j] = src[i + j * stride] for i, j < 16. */
 static void transpose16(const float *src, size_t stride, float *to, size_t ld)
 {
+    __m256 row[8];
     for (size_t j = 0; j < 16; j += 8)
-        for (size_t i = 0; i < 16; i += 8)
-            transpose8(src + i + j * stride, stride, to + i * ld + j, ld);
+        for (size_t i = 0; i < 16; i += 8) {
+            for (size_t r = 0; r < 8; r++)
+                row[r] = _mm256_loadu_ps(src + i + (j + r) * stride);
+            turn8(row, to + i * ld + j, ld);
+        }
+}
+
+/* to[i * ld + j] = rows[j][at + i] for i, j < 16. */
+static inline void transpose16_rows(const float *const *rows, size_t at, float *to, size_t ld)
+{
+    __m256 row[8];
+    for (size_t j = 0; j < 16; j += 8)
+        for (size_t i = 0; i < 16; i += 8) {
+            for (size_t r = 0; r < 8; r++)
+                row[r] = _mm256_loadu_ps(rows[j + r] + at + i);
+            turn8(row, to + i * ld + j, ld);
+        }
 }
 
 #endif

@@ -209,18 +209,15 @@ static inline double vd_sum(vd x)
     return _mm_cvtsd_f64(_mm_add_sd(s2, _mm_unpackhi_pd(s2, s2)));
 }
 
-/* to[i * ld + j] = src[i + j * stride] for i, j < 16. */
-static void transpose16(const float *src, size_t stride, float *to, size_t ld)
+/* to[i * ld + j] = lane i of row j, for i, j < 16. */
+static inline __attribute__((always_inline)) void turn16(const __m512 row[16], float *to, size_t ld)
 {
     __m512 s[16];
     for (int i = 0; i < 16; i += 4) { /* 4 x 4 within each quarter of the registers */
-        const float *p = src + (size_t)i * stride;
-        const __m512 r0 = _mm512_loadu_ps(p), r1 = _mm512_loadu_ps(p + stride);
-        const __m512 r2 = _mm512_loadu_ps(p + 2 * stride), r3 = _mm512_loadu_ps(p + 3 * stride);
-        const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(r0, r1)),
-                      b = _mm512_castps_pd(_mm512_unpackhi_ps(r0, r1));
-        const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(r2, r3)),
-                      d = _mm512_castps_pd(_mm512_unpackhi_ps(r2, r3));
+        const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(row[i], row[i + 1])),
+                      b = _mm512_castps_pd(_mm512_unpackhi_ps(row[i], row[i + 1]));
+        const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(row[i + 2], row[i + 3])),
+                      d = _mm512_castps_pd(_mm512_unpackhi_ps(row[i + 2], row[i + 3]));
         s[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
         s[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
         s[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
@@ -231,12 +228,31 @@ static void transpose16(const float *src, size_t stride, float *to, size_t ld)
                      b = _mm512_shuffle_f32x4(s[j], s[4 + j], 0xdd);
         const __m512 c = _mm512_shuffle_f32x4(s[8 + j], s[12 + j], 0x88);
         const __m512 d = _mm512_shuffle_f32x4(s[8 + j], s[12 + j], 0xdd);
-        float *row = to + (size_t)j * ld;
-        _mm512_storeu_ps(row, _mm512_shuffle_f32x4(a, c, 0x88));
-        _mm512_storeu_ps(row + 4 * ld, _mm512_shuffle_f32x4(b, d, 0x88));
-        _mm512_storeu_ps(row + 8 * ld, _mm512_shuffle_f32x4(a, c, 0xdd));
-        _mm512_storeu_ps(row + 12 * ld, _mm512_shuffle_f32x4(b, d, 0xdd));
+        float *at = to + (size_t)j * ld;
+        _mm512_storeu_ps(at, _mm512_shuffle_f32x4(a, c, 0x88));
+        _mm512_storeu_ps(at + 4 * ld, _mm512_shuffle_f32x4(b, d, 0x88));
+        _mm512_storeu_ps(at + 8 * ld, _mm512_shuffle_f32x4(a, c, 0xdd));
+        _mm512_storeu_ps(at + 12 * ld, _mm512_shuffle_f32x4(b, d, 0xdd));
     }
+}
+
+/* to[i * ld + j] = src[i + j * stride] for i, j < 16. */
+static void transpose16(const float *src, size_t stride, float *to, size_t ld)
+{
+    __m512 row[16];
+    for (size_t j = 0; j < 16; j++)
+        row[j] = _mm512_loadu_ps(src + j * stride);
+    turn16(row, to, ld);
+}
+
+/* to[i * ld + j] = row[j][at + i] for i, j < 16. */
+static inline __attribute__((always_inline)) void transpose16_rows(const float *const *rows, size_t at,
+                                                                   float *to, size_t ld)
+{
+    __m512 row[16];
+    for (int j = 0; j < 16; j++)
+        row[j] = _mm512_loadu_ps(rows[j] + at);
+    turn16(row, to, ld);
 }
 
 #endif

@@ -299,10 +299,9 @@ static inline double vd_sum(vd x)
 #undef LIFT2
 #undef LIFT3
 
-static inline void transpose4(const float *src, size_t stride, float *to, size_t ld)
+/* to[i * ld + j] = lane i of row j, for i, j < 4. */
+static inline void turn4(float32x4_t r0, float32x4_t r1, float32x4_t r2, float32x4_t r3, float *to, size_t ld)
 {
-    const float32x4_t r0 = vld1q_f32(src), r1 = vld1q_f32(src + stride);
-    const float32x4_t r2 = vld1q_f32(src + 2 * stride), r3 = vld1q_f32(src + 3 * stride);
     const float32x4_t a = vtrn1q_f32(r0, r1), b = vtrn2q_f32(r0, r1);
     const float32x4_t c = vtrn1q_f32(r2, r3), d = vtrn2q_f32(r2, r3);
     vst1q_f32(to, vcombine_f32(vget_low_f32(a), vget_low_f32(c)));
@@ -315,8 +314,20 @@ static inline void transpose4(const float *src, size_t stride, float *to, size_t
 static void transpose16(const float *src, size_t stride, float *to, size_t ld)
 {
     for (size_t j = 0; j < 16; j += 4)
+        for (size_t i = 0; i < 16; i += 4) {
+            const float *p = src + i + j * stride;
+            turn4(vld1q_f32(p), vld1q_f32(p + stride), vld1q_f32(p + 2 * stride), vld1q_f32(p + 3 * stride),
+                  to + i * ld + j, ld);
+        }
+}
+
+/* to[i * ld + j] = rows[j][at + i] for i, j < 16. */
+static inline void transpose16_rows(const float *const *rows, size_t at, float *to, size_t ld)
+{
+    for (size_t j = 0; j < 16; j += 4)
         for (size_t i = 0; i < 16; i += 4)
-            transpose4(src + i + j * stride, stride, to + i * ld + j, ld);
+            turn4(vld1q_f32(rows[j] + at + i), vld1q_f32(rows[j + 1] + at + i),
+                  vld1q_f32(rows[j + 2] + at + i), vld1q_f32(rows[j + 3] + at + i), to + i * ld + j, ld);
 }
 
 #endif

@@ -243,4 +243,12 @@ static void transpose16(const float *src, size_t stride, float *to, size_t ld)
             to[i * ld + j] = src[i + j * stride];
 }
 
+/* to[i * ld + j] = rows[j][at + i] for i, j < 16. */
+static inline void transpose16_rows(const float *const *rows, size_t at, float *to, size_t ld)
+{
+    for (size_t j = 0; j < 16; j++)
+        for (size_t i = 0; i < 16; i++)
+            to[i * ld + j] = rows[j][at + i];
+}
+
 #endif

@@ -5,6 +5,7 @@
 #include "rows_impl.h"
 #include "sparse_impl.h"
 #include "product_impl.h"
+#include "bf16_impl.h"
 
 /* What every table of these lanes shares; the products stand beside. */
 #define LANE_KERNELS                                                                                         \
@@ -16,7 +17,7 @@
     .all_finite = all_finite, .column_sums = column_sums, .scan_above = scan_above,                          \
     .scan_above_each = scan_above_each, .count_above = count_above, .gather_sum = gather_sum,                \
     .gather_dot = gather_dot, .dot = dot, .sum_squares = sum_squares, .axpy = vec_axpy, .scale = vec_scale,  \
-    .sub = vec_sub, .adam_update = adam_update
+    .sub = vec_sub, .adam_update = adam_update, .round16 = round16, .scan16 = scan16, .chains = chains
 
 const sonde_kernels TABLE = {
     .name = KERNEL_NAME,
