@@ -46,7 +46,7 @@ static inline void source_must(enum sonde_code code, const sonde_err *err)
 #define WIDTH_IN  6
 #define WIDTH_OUT 4
 #define CONTEXT   16
-#define BOS       1
+#define BOS_ID    1
 
 /* Documents of one context each; the last position of a context is special (id 2). Rows in the order of
  * `stride`: row r holds token r * stride mod n (n and stride have no common divisor). */
@@ -77,7 +77,7 @@ static inline bool is_heldout(uint64_t doc)
 static inline int32_t id_at(uint64_t token)
 {
     uint64_t pos = token % CONTEXT;
-    return pos == 0 ? BOS : pos == CONTEXT - 1 ? 2 : (int32_t)(3 + token % 11);
+    return pos == 0 ? BOS_ID : pos == CONTEXT - 1 ? 2 : (int32_t)(3 + token % 11);
 }
 
 static inline void *as_dtype(enum sonde_dtype t, const float *x, size_t n)
@@ -128,7 +128,7 @@ static inline void make_store_at(const char *path, const struct shape *h)
         {.path = "/", .name = "model", .s = "models/tiny/"},
         {.path = "/", .name = "context_len", .i = CONTEXT},
         {.path = "/", .name = "seed", .i = 5},
-        {.path = "/", .name = "bos_id", .i = BOS},
+        {.path = "/", .name = "bos_id", .i = BOS_ID},
         {.path = "/", .name = "special_ids", .s = "0-1,2-2"},
     };
     sonde_store_layout l = {d, h->no_tokens ? 3 : 8, attr, h->no_special ? 3 : 5};

@@ -154,7 +154,7 @@ static void a_position_that_is_not_there_is_refused(void **state)
 
 static bool no_bos(uint64_t t)
 {
-    return in_train(t) && id_at(t) != BOS;
+    return in_train(t) && id_at(t) != BOS_ID;
 }
 static bool no_special(uint64_t t)
 {
@@ -227,7 +227,7 @@ static void a_store_that_knows_no_bos_leaves_none_out_and_says_so(void **state)
     s = open_source(acts, &(sonde_source_options){.hook = RESID});
     assert_true(sonde_source_about(s)->knows_special);
     assert_true(sonde_source_about(s)->prepend_bos);
-    assert_int_equal(sonde_source_about(s)->bos_id, BOS);
+    assert_int_equal(sonde_source_about(s)->bos_id, BOS_ID);
     sonde_source_close(s);
 }
 
