@@ -110,6 +110,7 @@ const struct command *const commands[] = {
     &cmd_tokenize,
     &cmd_generate,
     &cmd_capture,
+    &cmd_synth,
     &cmd_help,
     NULL,
 };
