@@ -73,7 +73,8 @@ enum sonde_code sonde_dict_check(const sonde_dict *d, sonde_err *err);
  * ------------------------------------ */
 
 /* Decoder rows to norm 1: w_enc, b_enc, threshold, b_mag take the norm. A zero row stays. Errors:
- * SONDE_E_USAGE for TOPK and GROUPMAX, where it would change which latents win, unless force. */
+ * SONDE_E_USAGE for TOPK and GROUPMAX, where it would change which latents win, unless force; without force
+ * such a dictionary whose rows have norm 1 already (within 1e-5) is left as it is. */
 enum sonde_code sonde_dict_unit_decoder(sonde_dict *d, bool force, sonde_err *err);
 
 /* Subtracting b_dec before the encoder, or not: b_enc moves by b_dec W_enc (gated: b_mag too). With layer or
@@ -83,11 +84,13 @@ enum sonde_code sonde_dict_set_pre_bias(sonde_dict *d, bool pre_bias, sonde_err 
 
 /* The dictionary was trained on x_in = (x - mean_in) scale_in and y = (y - mean_out) scale_out: make it read
  * and write raw activations. Means may be NULL (0). Decoder rows keep their norms: latents are divided by
- * scale_out. */
+ * scale_out. With layer or constant norm, x and y are the normalised ones. Errors: SONDE_E_USAGE (a scale
+ * that is not positive), SONDE_E_MEMORY. */
 enum sonde_code sonde_dict_fold_scale(sonde_dict *d, const double *mean_in, double scale_in,
                                       const double *mean_out, double scale_out, sonde_err *err);
 
-/* Gated to JumpReLU, exact: threshold = max(0, b_mag - exp(r_mag) b_gate). */
+/* Gated to JumpReLU, exact: threshold = max(0, b_mag - exp(r_mag) b_gate). Errors: SONDE_E_USAGE (not gated),
+ * SONDE_E_NUMERIC (exp(r_mag) is too large), SONDE_E_MEMORY; d is then unchanged. */
 enum sonde_code sonde_dict_gated_to_jumprelu(sonde_dict *d, sonde_err *err);
 
 #endif
