@@ -110,6 +110,8 @@ const struct command *const commands[] = {
     &cmd_tokenize,
     &cmd_generate,
     &cmd_capture,
+    &cmd_eval,
+    &cmd_encode,
     &cmd_synth,
     &cmd_help,
     NULL,

@@ -252,7 +252,8 @@ static size_t our_attrs(const struct job *j, const sonde_source_info *about, con
     a[n++] = (sonde_store_attr){.path = "/", .name = "n_rows", .i = (int64_t)j->spill.n_rows};
     a[n++] = (sonde_store_attr){.path = "/", .name = "sae_sha256", .s = sha256};
     a[n++] = (sonde_store_attr){.path = "/", .name = "source", .s = about->identity};
-    a[n++] = (sonde_store_attr){.path = "/", .name = "hook", .s = about->hook};
+    if (about->hook[0])
+        a[n++] = (sonde_store_attr){.path = "/", .name = "hook", .s = about->hook};
     a[n++] = (sonde_store_attr){.path = "/", .name = "split", .s = splits[j->o->split]};
     for (size_t i = 0; i < j->o->n_attrs; i++)
         a[n++] = j->o->attr[i];

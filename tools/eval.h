@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT
+ * sonde eval: sections that each fill keys of one JSON object, from which the table for people is printed. */
+#ifndef SONDE_TOOLS_EVAL_H
+#define SONDE_TOOLS_EVAL_H
+
+#include "dict_rows.h"
+#include "sae/metrics.h"
+
+struct eval_options {
+    struct dict_rows_options rows;
+    bool latents; /* arrays with a number for each latent */
+};
+
+/* What the sections share. */
+struct eval {
+    struct tool *t;
+    const struct eval_options *o;
+    struct dict_rows in;    /* the dictionary, its encoder, the source, the split */
+    sonde_metrics *metrics; /* once eval_metrics has run */
+    json_t *out;
+};
+
+/* Sections, in the order of cmd_eval.c's list. One that has nothing to do (no model, an option not given)
+ * returns SONDE_OK. */
+typedef enum sonde_code eval_section(struct eval *e, sonde_err *err);
+eval_section eval_subject; /* what is measured, on what */
+eval_section eval_metrics;
+eval_section eval_geometry;
+
+/* Set a key. A number that is NaN becomes null. Without memory the object ends as an error when it is
+ * printed. */
+void eval_put(struct eval *e, const char *key, double value);
+void eval_put_count(struct eval *e, const char *key, uint64_t value);
+void eval_put_text(struct eval *e, const char *key, const char *value); /* NULL: nothing; made printable */
+void eval_put_value(struct eval *e, const char *key, json_t *value);    /* takes the reference */
+
+/* The table for people: lines of eval_print.c whose keys are there. */
+void eval_print(const struct eval *e);
+
+#endif
