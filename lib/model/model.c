@@ -203,8 +203,7 @@ void sonde_model_close(sonde_model *m)
     sonde_arena_free(m->arena);
 }
 
-/* A tied embedding that has been packed is read from there: its pages in the file stay out of memory. */
-static bool embeds_from_packed(const sonde_model *m)
+bool model_embeds_from_packed(const sonde_model *m)
 {
     return m->arch.tied && m->unembed.data && !(m->processing & (SONDE_FOLD_LN | SONDE_CENTER_UNEMBED));
 }
@@ -212,7 +211,7 @@ static bool embeds_from_packed(const sonde_model *m)
 void sonde_model_embed_done(const sonde_model *m)
 {
     const unsigned char *p = m->embed.data;
-    for (size_t i = 0; !embeds_from_packed(m) && m->embed.n_bytes > EMBED_KEEP_BYTES && i < m->file->n_maps; i++) {
+    for (size_t i = 0; !model_embeds_from_packed(m) && m->embed.n_bytes > EMBED_KEEP_BYTES && i < m->file->n_maps; i++) {
         const sonde_map *map = m->file->map[i];
         if (p >= map->data && p < map->data + map->n_bytes)
             sonde_map_forget(map, (size_t)(p - map->data), m->embed.n_bytes);
@@ -222,7 +221,7 @@ void sonde_model_embed_done(const sonde_model *m)
 void sonde_model_embed(const sonde_model *m, int32_t id, float *out)
 {
     size_t d = m->arch.d_model;
-    if (embeds_from_packed(m))
+    if (model_embeds_from_packed(m))
         sonde_unpack_column(&m->unembed, (size_t)id, out);
     else
         sonde_tensor_to_f32(&m->embed, (size_t)id * d, d, out, NULL);

@@ -19,4 +19,7 @@ enum sonde_code weights_process(sonde_model *m, sonde_err *err);
 /* The same for the unembedding, once it is packed. */
 enum sonde_code weights_process_unembed(sonde_model *m, sonde_err *err);
 
+/* A tied embedding that has been packed is read from there: its pages in the file stay out of memory. */
+bool model_embeds_from_packed(const sonde_model *m);
+
 #endif
