@@ -18,10 +18,12 @@ struct text_input {
 };
 
 /* clang-format off */
-/* Rows of an option table; `member` is the place of the struct in the command's values. */
-#define MODEL_OPTIONS(T, member)                                                                               \
+/* Rows of an option table; `member` is the place of the struct in the command's values. need: OPT_REQUIRED, or 0
+ * where a command works without a model too. */
+#define MODEL_OPTIONS(T, member) MODEL_OPTIONS_IF(T, member, OPT_REQUIRED)
+#define MODEL_OPTIONS_IF(T, member, need)                                                                      \
     {"model", OPT_STRING, offsetof(T, member.model), "DIR|FILE",                                               \
-     "model directory (Hugging Face), llama2.c .bin or GGUF", NULL, OPT_RESULT | OPT_REQUIRED | OPT_FILE},     \
+     "model directory (Hugging Face), llama2.c .bin or GGUF", NULL, OPT_RESULT | (need) | OPT_FILE},           \
     {"tokenizer", OPT_STRING, offsetof(T, member.tokenizer), "FILE",                                           \
      "tokenizer, where the model does not bring one", NULL, OPT_RESULT | OPT_FILE},                            \
     {"processing", OPT_STRING, offsetof(T, member.processing), "LIST",                                         \
