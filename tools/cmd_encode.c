@@ -12,24 +12,24 @@ struct encode_options {
     struct dict_rows_options rows;
 };
 
-static enum sonde_code encode(struct tool *t, struct dict_rows *in, sonde_latents_result *result,
-                              sonde_err *err)
+static enum sonde_code encode(struct tool *t, const struct encode_options *o, struct dict_rows *in,
+                              sonde_latents_result *result, sonde_err *err)
 {
     const sonde_store_attr attr[] = {
         {.path = "/", .name = "sae", .s = t->operand[0]},
-        {.path = "/", .name = "dataset", .s = dict_rows_path(t, in)},
+        {.path = "/", .name = "dataset", .s = dict_rows_path(t, &o->rows)},
         {.path = "/", .name = "command", .s = t->canonical},
         {.path = "/", .name = "tool_version", .s = SONDE_VERSION},
     };
-    const sonde_latents_options o = {
+    const sonde_latents_options options = {
         .split = in->split,
         .max_rows = in->max_rows,
         .overwrite = t->common->force,
         .attr = attr,
         .n_attrs = sizeof attr / sizeof *attr,
     };
-    return sonde_latents_write(t->common->output, in->dict, in->encoder, in->source, &o, in->work, result,
-                               err);
+    return sonde_latents_write(t->common->output, in->dict, in->encoder, in->source, &options, in->work,
+                               result, err);
 }
 
 static enum sonde_code report(struct tool *t, const struct dict_rows *in, const sonde_latents_result *r,
@@ -55,20 +55,18 @@ static enum sonde_code run(struct tool *t, const void *values, sonde_err *err)
     const struct encode_options *o = values;
     struct dict_rows in = {0};
     sonde_latents_result result;
-    enum sonde_code code = dict_rows_check(t, &o->rows, err);
-    if (!code && !t->common->output)
-        code = sonde_fail(err, SONDE_E_USAGE, "no output: -o latents.h5");
+    if (!t->common->output)
+        return sonde_fail(err, SONDE_E_USAGE, "no output: -o latents.h5");
+    enum sonde_code code = dict_rows_open(t, &o->rows, false, &in, err);
     if (!code)
-        code = dict_rows_open(t, &o->rows, &in, err);
-    if (!code)
-        code = encode(t, &in, &result, err);
+        code = encode(t, o, &in, &result, err);
     if (!code)
         code = report(t, &in, &result, err);
     dict_rows_close(&in);
     return code;
 }
 
-static const struct option options[] = {
+static const struct option option_table[] = {
     DICT_ROWS_OPTIONS(struct encode_options, rows, "all"),
 };
 
@@ -86,10 +84,9 @@ const struct command cmd_encode = {
         "scipy.sparse.csr_matrix((values, indices, indptr)) takes them, and for each row its number in "
         "the activation file (rows/row), its token in the text (rows/token) and the token's id "
         "(rows/id), -1 where unknown.\n\nWhile it runs the disk holds the entries twice.",
-    .options = options,
-    .n_options = sizeof options / sizeof *options,
-    .common =
-        TAKES_OUTPUT | TAKES_SEED | TAKES_THREADS | TAKES_MEMORY | TAKES_JSON | TAKES_KERNEL | TAKES_PROGRESS,
+    .options = option_table,
+    .n_options = sizeof option_table / sizeof *option_table,
+    .common = TAKES_OUTPUT | TAKES_THREADS | TAKES_MEMORY | TAKES_JSON | TAKES_KERNEL | TAKES_PROGRESS,
     .n_values = sizeof(struct encode_options),
     .saves_state = true,
     .run = run,

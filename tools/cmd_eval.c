@@ -26,7 +26,7 @@ static enum sonde_code check(const struct tool *t, const struct eval_options *o,
 {
     if (o->latents && !t->common->json)
         return sonde_fail(err, SONDE_E_USAGE, "--latents has no table, only --json");
-    return dict_rows_check(t, &o->rows, err);
+    return SONDE_OK;
 }
 
 static enum sonde_code run(struct tool *t, const void *values, sonde_err *err)
@@ -35,7 +35,7 @@ static enum sonde_code run(struct tool *t, const void *values, sonde_err *err)
     struct eval e = {.t = t, .o = o};
     enum sonde_code code = check(t, o, err);
     if (!code)
-        code = dict_rows_open(t, &o->rows, &e.in, err);
+        code = dict_rows_open(t, &o->rows, true, &e.in, err);
     if (!code)
         code = run_sections(&e, err);
     if (!code && t->common->json) {
@@ -74,7 +74,7 @@ const struct command cmd_eval = {
         "latents that are active on none of the n_rows rows.",
     .options = options,
     .n_options = sizeof options / sizeof *options,
-    .common = TAKES_SEED | TAKES_THREADS | TAKES_MEMORY | TAKES_JSON | TAKES_KERNEL | TAKES_PROGRESS,
+    .common = TAKES_THREADS | TAKES_MEMORY | TAKES_JSON | TAKES_KERNEL | TAKES_PROGRESS,
     .n_values = sizeof(struct eval_options),
     .saves_state = true,
     .run = run,

@@ -84,6 +84,10 @@ enum sonde_code eval_subject(struct eval *e, sonde_err *err)
     eval_put_count(e, "n_latents", d->n_latents);
     eval_put_text(e, "hook", about->hook[0] ? about->hook : NULL);
     eval_put_text(e, "hook_out", about->hook_out);
+    eval_put_text(e, "model", e->o->rows.source.model.model);
+    eval_put_text(e, "dataset", dict_rows_path(e->t, &e->o->rows));
+    if (about->has_tokens)
+        eval_put_text(e, "exclude", e->in.exclude);
     eval_put_text(e, "split", splits[e->in.split]);
     return SONDE_OK;
 }

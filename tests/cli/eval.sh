@@ -58,6 +58,24 @@ run sonde eval wide other.h5 --all-rows --json; code 0; out_has '"hook": "blocks
 err 'sonde eval: the dictionary was trained on blocks.1.hook_resid_post, these are rows of blocks.0.hook_resid_post'
 run sonde eval wide acts.h5 --hook blocks.1.hook_resid_pots; code 2; err_is_one_line; err_has 'blocks.1.hook_resid_post'
 
+it a_model_gives_the_same_rows_as_its_capture
+run sonde eval wide acts.h5 --json; code 0; grep -v '"dataset"' .out >captured
+run sonde eval wide --model "$models/llama" --ids ids.npy --holdout 0.3 --json; code 0; err ''
+grep -v '"dataset"\|"model"' .out | sed '/"ce_loss\|"kl_div\|"ce_delta\|"n_tokens/d' >fresh
+diff <(grep -E '"(l0|mse|explained_variance|n_rows|hook|split|l1)":' captured) <(grep -E '"(l0|mse|explained_variance|n_rows|hook|split|l1)":' fresh) >diff.out ||
+    fail "they differ: $(cat diff.out)"
+run sonde eval wide acts.h5 --model "$models/llama"; code 2; err_is_one_line
+
+it what_the_training_left_out_is_left_out
+cp -r wide ours
+echo '{"data": {"exclude": {"bos_id": -1, "special_ids": [], "first": 3, "ids": [5, [7, 8]], "max_norm": 0.0}, "holdout": 0.3, "seed": 0}}' >ours/run.json
+run sonde eval ours acts.h5 --all-rows --json; code 0; err ''; out_has '"exclude": "first:3,ids:5,ids:7,ids:8"'
+[ "$(sed -n 's/^  "n_rows": \([0-9]*\),/\1/p' .out)" -le 540 ] || fail 'the first three positions take part'
+run sonde eval ours acts.h5 --all-rows --exclude none --json; code 0; out_has '"n_rows": 600'
+err "sonde eval: the training left out 'first:3,ids:5,ids:7,ids:8', this leaves out 'none'"
+cp ours/run.json sae; run sonde eval sae rows.npy --json; code 0; err ''; out_has '"n_rows": 60'; rm sae/run.json
+echo '{"data": 3, "options": [' >ours/run.json; run sonde eval ours acts.h5 --all-rows --json; code 0; out_has '"n_rows": 600'
+
 it no_bit_depends_on_threads
 run sonde eval wide acts.h5 --all-rows --json --latents --threads 1; cp .out one
 for threads in 2 3; do run sonde eval wide acts.h5 --all-rows --json --latents --threads $threads; cmp -s .out one || fail "$threads threads"; done
