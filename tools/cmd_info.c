@@ -11,7 +11,7 @@
 #include "info.h"
 
 const struct info_kind *const info_kinds[] = {
-    &info_model, &info_hdf5, &info_gguf, &info_npy, &info_npz, &info_llama2c, &info_safetensors, &info_pickle, &info_llama2c_v0, NULL,
+    &info_sae, &info_model, &info_hdf5, &info_gguf, &info_npy, &info_npz, &info_llama2c, &info_safetensors, &info_pickle, &info_llama2c_v0, NULL,
 };
 
 bool info_has_suffix(const char *path, const char *suffix)
@@ -137,7 +137,7 @@ const struct command cmd_info = {
     .examples =
         (const char *const[]){"sonde info model.safetensors", "every tensor with its type and shape",
                               "sonde info --json *.gguf", "the same as JSON, for several files", NULL},
-    .details = "Reads model directories, activation stores and other HDF5 files, safetensors, GGUF, npy, npz and "
+    .details = "Reads dictionaries (SAEs), model directories, activation stores and other HDF5 files, safetensors, GGUF, npy, npz and "
                "llama2.c files. Nothing in a file is believed before "
                "it is checked: a malformed "
                "one is refused with exit status 3.",

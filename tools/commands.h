@@ -8,6 +8,7 @@
 extern const struct command cmd_capture;
 extern const struct command cmd_encode;
 extern const struct command cmd_eval;
+extern const struct command cmd_convert;
 extern const struct command cmd_generate;
 extern const struct command cmd_info;
 extern const struct command cmd_synth;

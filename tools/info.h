@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "file/tensors.h"
+#include "sae/dict.h"
 #include "tool.h"
 
 /* What can be known of a path at a glance. */
@@ -34,11 +35,15 @@ struct info_kind {
 extern const struct info_kind *const info_kinds[];
 
 extern const struct info_kind info_safetensors, info_gguf, info_npy, info_npz, info_llama2c, info_llama2c_v0,
-    info_pickle, info_model, info_hdf5;
+    info_pickle, info_model, info_hdf5, info_sae;
 
 /* Hash, counts, metadata and the table of tensors: what is the same for all files of tensors. f is closed. */
 enum sonde_code info_describe_tensors(const struct info_options *o, const struct info_glance *g,
                                       sonde_tensors *f, json_t *out, sonde_err *err);
+
+/* What a dictionary is: activation, sizes, norms, thresholds, where it belongs. 0, or not when memory is out. */
+
+int info_put_dict(json_t *out, const sonde_dict *d);
 
 bool info_begins(const struct info_glance *g, const char *magic, size_t n);
 bool info_has_suffix(const char *path, const char *suffix);

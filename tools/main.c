@@ -112,6 +112,7 @@ const struct command *const commands[] = {
     &cmd_capture,
     &cmd_eval,
     &cmd_encode,
+    &cmd_convert,
     &cmd_synth,
     &cmd_help,
     NULL,

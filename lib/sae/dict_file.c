@@ -49,13 +49,24 @@ static enum sonde_code format_named(const char *name, const sonde_dict_format **
     return sonde_fail(err, SONDE_E_USAGE, "no format '%.60s'%s", name, near);
 }
 
+static const sonde_dict_format *look(const char *path)
+{
+    const sonde_dict_format *const *f = sonde_dict_format_table;
+    while (*f && !(*f)->probe(path))
+        f++;
+    return *f;
+}
+
+const char *sonde_dict_probe(const char *path)
+{
+    const sonde_dict_format *f = look(path);
+    return f ? f->name : NULL;
+}
+
 static enum sonde_code format_of(const char *path, const sonde_dict_format **out, sonde_err *err)
 {
-    for (const sonde_dict_format *const *f = sonde_dict_format_table; *f; f++)
-        if ((*f)->probe(path)) {
-            *out = *f;
-            return SONDE_OK;
-        }
+    if ((*out = look(path)))
+        return SONDE_OK;
     if (access(path, R_OK))
         return sonde_fail(err, SONDE_E_IO, "%s: cannot open: %s", path, strerror(errno));
     return sonde_fail(err, SONDE_E_INPUT,

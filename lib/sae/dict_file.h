@@ -10,6 +10,13 @@
  * "openai", "circuit_tracer". NULL at the end. writes: only those that can be written. */
 const char *const *sonde_dict_formats(bool writes);
 
+/* The format that the path looks like by its names and first bytes, or NULL. */
+const char *sonde_dict_probe(const char *path);
+
+/* Does SAELens have an architecture for it? What it lacks (transcoders of topk, gated and groupmax, groupmax)
+ * is saved in its layout all the same, under names of our own that it refuses. */
+bool sonde_dict_in_saelens(const sonde_dict *d);
+
 /* Read a directory or file in any of the formats (format NULL: find out). What the file leaves open and what
  * was changed on the way in is said in one line in note (may be NULL). Everything in a file is hostile.
  * Errors: SONDE_E_IO, SONDE_E_INPUT (tensor, shape and both numbers named), SONDE_E_NUMERIC (NaN, infinity),

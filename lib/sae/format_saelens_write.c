@@ -26,6 +26,11 @@ static const sonde_saelens_arch *arch_of(const sonde_dict *d)
     return a;
 }
 
+bool sonde_dict_in_saelens(const sonde_dict *d)
+{
+    return arch_of(d)->sae_lens;
+}
+
 static const char *const norm_names[SONDE_N_DICT_NORMS] = {
     [SONDE_DICT_NORM_NONE] = "none",
     [SONDE_DICT_NORM_CONSTANT] = "constant_norm_rescale",
