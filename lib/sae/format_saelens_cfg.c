@@ -190,6 +190,13 @@ static bool keep(json_t *meta, const char *key, json_t *v)
     return json_object_set_new(meta, key, json_deep_copy(v)) == 0;
 }
 
+/* The version of an old file means nothing to a new one; ours is written again. */
+static bool is_idle_version(const char *key, const json_t *v, bool old)
+{
+    const char *text = json_string_value(v);
+    return !strcmp(key, "sae_lens_version") && (old || (text && !strcmp(text, SONDE_SAELENS_VERSION)));
+}
+
 /* What does not matter to the numbers: metadata first, then every other key of the top level, also those of a
  * training run, unless its details are among the metadata. */
 static enum sonde_code fill_meta(const json_t *root, bool old, const char *what, sonde_saelens_cfg *c,
@@ -204,7 +211,7 @@ static enum sonde_code fill_meta(const json_t *root, bool old, const char *what,
     bool ok = true;
     json_object_foreach((json_t *)(uintptr_t)metadata, key, v)
     {
-        if (strcmp(key, "training_architecture") != 0 && !(old && !strcmp(key, "sae_lens_version")))
+        if (strcmp(key, "training_architecture") != 0 && !is_idle_version(key, v, old))
             ok = ok && keep(c->meta, key, v);
     }
     json_object_foreach((json_t *)(uintptr_t)root, key, v)

@@ -10,6 +10,9 @@
 #define SONDE_SAELENS_SPARSITY "sparsity.safetensors"
 #define SONDE_SAELENS_SCALER   "activation_scaler.json"
 
+/* Of the layout that is written: what metadata.sae_lens_version says where nothing better is known. */
+#define SONDE_SAELENS_VERSION "6.18.0"
+
 typedef struct sonde_saelens_arch {
     const char *name;
     enum sonde_dict_act act;

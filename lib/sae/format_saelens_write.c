@@ -47,7 +47,7 @@ static json_t *metadata(const sonde_dict *d)
     json_object_del(meta, "reshape_activations");
     int bad = 0;
     if (!sonde_saelens_is_version_6(json_string_value(json_object_get(meta, "sae_lens_version"))))
-        bad |= json_object_set_new(meta, "sae_lens_version", json_string(VERSION));
+        bad |= json_object_set_new(meta, "sae_lens_version", json_string(SONDE_SAELENS_VERSION));
     if (d->trained_as)
         bad |= json_object_set_new(meta, "training_architecture", json_string(d->trained_as));
     if (!bad)
