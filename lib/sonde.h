@@ -56,6 +56,7 @@
 #include "sae/source.h"
 #include "sae/splice.h"
 #include "sae/synth.h"
+#include "sae/train.h"
 #include "text/corpus.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT
+ * A trainer from inside: parameters, the table of architectures, and the stages of a step. */
+#ifndef SONDE_SAE_TRAINER_IMPL_H
+#define SONDE_SAE_TRAINER_IMPL_H
+
+#include "../base/rng.h"
+#include "../num/convert.h"
+#include "../num/sparse.h"
+#include "encode.h"
+#include "train.h"
+
+#define BLOCK_ROWS   64 /* rows whose sums are made by one task, in order */
+#define SKIP_TILE    56
+#define BLOCK_LATENT 64 /* latents likewise; a multiple of every table's panel */
+
+/* ---- parameters
+ * ------------------------------------------------------------------------------------------------ */
+
+enum { P_W_ENC, P_B_ENC, P_W_DEC, P_B_DEC, P_THRESHOLD, P_R_MAG, P_B_MAG, P_W_SKIP, N_PARAMS };
+
+/* One array with gradient and Adam moments; w NULL: the architecture has none. Latent parameters have F rows.
+ */
+struct param {
+    const char *name;
+    size_t rows, cols;
+    float *w, *g, *m, *v;
+};
+
+/* ---- what a batch becomes
+ * -------------------------------------------------------------------------------------- */
+
+/* Active entries by latent: those of latent i are [start[i], start[i + 1]), rows ascending. */
+struct columns {
+    uint64_t *start; /* [F + 2]; the last is scratch */
+    uint32_t *row;
+    float *z, *f;   /* pre-activation and value */
+    float *df, *dz; /* dL/df without penalties; dL/dz */
+    size_t room;
+};
+
+/* The entries of one latent, for the architecture's backward. */
+struct column {
+    size_t n;
+    const float *z, *f;
+    const float *df;    /* dL/df from the reconstruction */
+    const float *dgate; /* gated: dL/d relu(pi) from its own reconstruction; else NULL */
+    float *dz;          /* to be written: [n] */
+};
+
+/* What a row adds to the sums of the batch. */
+enum { ROW_LOSS, ROW_ERROR, ROW_GATE, ROW_L1, N_ROW };
+
+/* What else a latent adds; all zero before the call. Divide by the batch where the objective does. */
+struct column_gradient {
+    double penalty;                       /* its share of the loss */
+    float norm;                           /* dL/d||W_dec,i|| */
+    float threshold, r_mag, b_mag, b_enc; /* beside what dz gives b_enc */
+    float all_rows; /* dL/dz common to every row of the batch, added to that of the entries */
+};
+
+/* ---- architectures
+ * --------------------------------------------------------------------------------------------- */
+
+enum {
+    ARCH_AUX = 1,        /* AuxK applies */
+    ARCH_GATE = 2,       /* a second reconstruction from relu(z) */
+    ARCH_PREFIXES = 4,   /* matryoshka */
+    ARCH_THRESHOLD = 8,  /* learns a threshold per latent */
+    ARCH_MAGNITUDE = 16, /* learns r_mag, b_mag */
+    ARCH_CALIBRATE = 32  /* its inference threshold is set after training */
+};
+
+/* An architecture. NULL members mean: nothing to do, f = z, dz = df. */
+struct sae_arch {
+    const char *name, *about;
+    unsigned traits;
+    enum sonde_dict_act act; /* of what it exports */
+    void (*defaults)(sonde_train_options *o, size_t d_in, uint64_t n_steps);
+    enum sonde_code (*check)(const sonde_train_options *o, sonde_err *err);
+    void (*init)(sonde_trainer *t);
+    void (*pick)(sonde_trainer *t, size_t n_rows, sonde_encoding *e);
+    /* f[j] of n entries with pre-activations z and columns col; f may not be z */
+    void (*activate)(const sonde_trainer *t, size_t n, const uint32_t *col, const float *z, float *f);
+    void (*backward)(const sonde_trainer *t, size_t latent, const struct column *c,
+                     struct column_gradient *g);
+    /* after the step is taken: running thresholds; resampling */
+    enum sonde_code (*after)(sonde_trainer *t, size_t n_rows, const sonde_work *work, sonde_err *err);
+    enum sonde_code (*finish)(const sonde_trainer *t, sonde_dict *d,
+                              sonde_err *err); /* what export has to add */
+};
+
+extern const struct sae_arch *const sae_archs[]; /* NULL at the end; the first is the default */
+const struct sae_arch *sae_arch_find(const char *name);
+
+extern const struct sae_arch arch_topk, arch_batchtopk, arch_matryoshka, arch_relu, arch_relu_2023,
+    arch_jumprelu, arch_gated;
+
+/* ---- the trainer
+ * ----------------------------------------------------------------------------------------------- */
+
+/* Numbers that a checkpoint holds besides the arrays. */
+struct counters {
+    uint64_t step, n_tokens;
+    uint64_t n_resampled; /* times */
+    double shift_used;    /* 1: the means below are subtracted */
+    double scale_in, scale_out;
+    double var_n, var_m2;  /* rows seen; sum of squared distances from the running mean */
+    double threshold;      /* running smallest kept value (BatchTopK); < 0: none yet */
+    double calibrated;     /* threshold set after training, normalised units; < 0: none */
+    double hint;           /* a lower bound to begin the next selection with */
+    double power1, power2; /* beta1^step, beta2^step */
+};
+
+struct sonde_trainer {
+    sonde_train_options o;
+    const struct sae_arch *arch;
+    const sonde_kernels *kernels;
+    sonde_budget *budget;
+    sonde_arena *arena;
+    sonde_rng rng;
+    size_t d_in, d_out, F;
+    bool transcoder;
+    uint64_t n_steps;
+
+    struct param p[N_PARAMS];
+    struct counters c;
+    double *mean_in, *mean_out;    /* [d] subtracted when shift_used */
+    double *var_mean, *var_before; /* [d_out] running mean of the target, and before the step */
+    uint64_t *silent;              /* [F] rows since the latent fired */
+
+    /* made again from the parameters */
+    sonde_packed w_enc; /* [d_in, F] */
+    sonde_packed16 w_enc16;
+    float *enc_norm; /* [F] upper bounds, for bf16 */
+    sonde_packed w_skip;
+    sonde_packed skip_rows; /* [B, d_in] the batch, packed, for the gradient of w_skip */
+    float *skip_tile;       /* [threads][SKIP_TILE, B] */
+    int n_threads;
+
+    /* of one batch */
+    size_t room;                      /* rows there is room for */
+    float *xs, *ys;                   /* normalised input and target (ys == xs for an autoencoder) */
+    float *xc;                        /* what the encoder reads: xs - b_dec, or xs */
+    float *G[SONDE_MAX_PREFIXES + 1]; /* [B, d_out] dL/dy^ of each prefix, summed from the last */
+    float *G2;                        /* gate's, or the auxiliary's; holds the residual y - y^ before */
+    sonde_encode_space *space, *space_aux;
+    sonde_sparse z, aux;
+    float *f; /* [entries of z] values; NULL where they are z */
+    size_t room_f;
+    struct columns main, dead;
+    float *partial;                 /* [blocks][...] sums of blocks */
+    double *row_sum;                /* [B][N_ROW] */
+    double *latent_sum;             /* [F][4] see backward.c */
+    unsigned char *fired, *touched; /* [F] */
+    size_t n_active;                /* entries with f != 0 */
+    uint32_t *dead_id;              /* [n_dead] */
+    size_t n_dead;
+    float *dead_rows; /* packed encoder of the dead, and bias */
+    size_t room_dead;
+    float *zeros;   /* [max(d_in, d_out)] */
+    float *enc_sum; /* [d_in] sum of xc over the batch, where an architecture needs it */
+
+    double recon_scale; /* c of the objective for this step */
+    double sparsity;    /* share of the penalty in force */
+    uint64_t k;
+};
+
+/* Latents of prefix j end here; prefix n-1 ends at F. */
+static inline size_t prefix_end(const sonde_trainer *t, size_t j)
+{
+    return t->o.n_prefixes > 1 ? (size_t)t->o.prefix[j] : t->F;
+}
+static inline size_t n_prefixes(const sonde_trainer *t)
+{
+    return t->o.n_prefixes > 1 ? t->o.n_prefixes : 1;
+}
+/* The first prefix that holds latent i: all later ones hold it too. */
+static inline size_t prefix_of(const sonde_trainer *t, size_t latent)
+{
+    size_t j = 0;
+    while (j + 1 < n_prefixes(t) && latent >= prefix_end(t, j))
+        j++;
+    return j;
+}
+
+/* ---- stages (one file each)
+ * ------------------------------------------------------------------------------------ */
+
+/* params.c */
+enum sonde_code trainer_alloc(sonde_trainer *t, const sonde_work *work, sonde_err *err);
+void trainer_init_weights(sonde_trainer *t, sonde_pool *pool);
+void trainer_pack(sonde_trainer *t, sonde_pool *pool); /* everything made again from the parameters */
+void trainer_pack_block(sonde_trainer *t, size_t latent0, size_t n);
+enum sonde_code trainer_room(sonde_trainer *t, size_t n_rows, sonde_err *err);
+
+/* normalize.c: raw rows into xs, ys; the running variance */
+void trainer_normalize(sonde_trainer *t, const float *x, const float *y, size_t n, sonde_pool *pool);
+void trainer_observe(sonde_trainer *t, size_t n, sonde_pool *pool);
+
+/* forward.c */
+enum sonde_code trainer_forward(sonde_trainer *t, size_t n, sonde_pool *pool, sonde_step_report *r,
+                                sonde_err *err);
+
+/* aux.c: the dead latents' model of the residual; leaves entries in t->dead and its gradient in G2 */
+enum sonde_code trainer_aux(sonde_trainer *t, size_t n, sonde_pool *pool, sonde_step_report *r,
+                            sonde_err *err);
+
+/* columns.c: rows of entries into columns. f of each entry (NULL: z) */
+enum sonde_code columns_from_rows(sonde_trainer *t, struct columns *c, const sonde_sparse *z, const float *f,
+                                  sonde_err *err);
+void columns_free(struct columns *c, sonde_budget *budget);
+
+/* backward.c: all gradients; their norm and the penalty into r */
+enum sonde_code trainer_backward(sonde_trainer *t, size_t n, sonde_pool *pool, sonde_step_report *r,
+                                 sonde_err *err);
+
+/* update.c */
+void trainer_update(sonde_trainer *t, sonde_pool *pool, sonde_step_report *r);
+
+/* The schedule at the step that comes next. */
+double trainer_lr(const sonde_trainer *t);
+
+/* resample.c: dead latents begin again from badly reconstructed rows (relu-2023) */
+enum sonde_code trainer_resample(sonde_trainer *t, size_t n_rows, const sonde_work *work, sonde_err *err);
+
+#endif
