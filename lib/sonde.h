@@ -57,6 +57,7 @@
 #include "sae/splice.h"
 #include "sae/synth.h"
 #include "sae/train.h"
+#include "sae/train_run.h"
 #include "text/corpus.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"

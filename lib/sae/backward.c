@@ -38,7 +38,7 @@ static void main_entries(sonde_trainer *t, size_t i, struct column_gradient *g)
     else
         memcpy(m->dz + at, m->df + at, n * sizeof *m->dz);
     for (size_t e = at; e < at + n; e++)
-        t->fired[i] |= m->f[e] != 0;
+        t->fired[i] += m->f[e] != 0;
 }
 
 static void aux_entries(sonde_trainer *t, size_t i)

@@ -85,15 +85,16 @@ enum sonde_code trainer_alloc(sonde_trainer *t, const sonde_work *work, sonde_er
     t->var_mean = sonde_arena_get(t->arena, t->d_out, sizeof(double), err);
     t->var_before = sonde_arena_get(t->arena, t->d_out, sizeof(double), err);
     t->silent = sonde_arena_get(t->arena, F, sizeof *t->silent, err);
+    t->frequency = sonde_arena_get(t->arena, F, sizeof *t->frequency, err);
     t->latent_sum = sonde_arena_get(t->arena, F, 4 * sizeof(double), err);
-    t->fired = sonde_arena_get(t->arena, F, 1, err);
+    t->fired = sonde_arena_get(t->arena, F, sizeof *t->fired, err);
     t->touched = sonde_arena_get(t->arena, F, 1, err);
     t->dead_id = sonde_arena_get(t->arena, F, sizeof *t->dead_id, err);
     t->zeros = sonde_arena_get(t->arena, wide, sizeof(float), err);
     t->enc_sum = sonde_arena_get(t->arena, t->d_in, sizeof(float), err);
     t->main.start = sonde_arena_get(t->arena, F + 2, sizeof(uint64_t), err);
     t->dead.start = sonde_arena_get(t->arena, F + 2, sizeof(uint64_t), err);
-    return t->mean_in && t->mean_out && t->var_mean && t->var_before && t->silent && t->latent_sum &&
+    return t->mean_in && t->mean_out && t->var_mean && t->var_before && t->silent && t->frequency && t->latent_sum &&
                    t->fired && t->touched && t->dead_id && t->zeros && t->enc_sum && t->main.start &&
                    t->dead.start
                ? SONDE_OK

@@ -25,7 +25,7 @@ enum sonde_code sonde_trainer_new(const sonde_train_options *o, size_t d_in, siz
     t->n_threads = sonde_pool_threads(work ? work->pool : NULL);
     t->rng = sonde_rng_seed(o->seed);
     t->c = (struct counters){
-        .scale_in = 1, .scale_out = 1, .power1 = 1, .power2 = 1, .threshold = -1, .calibrated = -1};
+        .scale_in = 1, .scale_out = 1, .power1 = 1, .power2 = 1, .below_5 = -1, .threshold = -1, .calibrated = -1};
     t->z.budget = t->aux.budget = t->budget;
     enum sonde_code code = SONDE_E_MEMORY;
     if ((t->arena = sonde_arena_new(t->budget, err)) && !(code = trainer_alloc(t, work, err)) &&
@@ -100,8 +100,11 @@ static enum sonde_code gradients(sonde_trainer *t, size_t n, sonde_pool *pool, s
 
 static void count_silence(sonde_trainer *t, size_t n)
 {
-    for (size_t i = 0; i < t->F; i++)
+    t->c.n_counted += n;
+    for (size_t i = 0; i < t->F; i++) {
         t->silent[i] = t->fired[i] ? 0 : t->silent[i] + n;
+        t->frequency[i] += t->fired[i];
+    }
 }
 
 enum sonde_code sonde_trainer_step(sonde_trainer *t, const float *x, const float *y, size_t n,

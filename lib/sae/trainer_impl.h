@@ -101,8 +101,10 @@ extern const struct sae_arch arch_topk, arch_batchtopk, arch_matryoshka, arch_re
 /* Numbers that a checkpoint holds besides the arrays. */
 struct counters {
     uint64_t step, n_tokens;
-    uint64_t n_resampled; /* times */
-    double shift_used;    /* 1: the means below are subtracted */
+    uint64_t n_counted;      /* rows that t->frequency counts */
+    double below_5, below_6; /* latents rarer than 1e-5, 1e-6 in the last whole window; < 0: none yet */
+    uint64_t n_resampled;    /* times */
+    double shift_used;       /* 1: the means below are subtracted */
     double scale_in, scale_out;
     double var_n, var_m2;  /* rows seen; sum of squared distances from the running mean */
     double threshold;      /* running smallest kept value (BatchTopK); < 0: none yet */
@@ -127,6 +129,7 @@ struct sonde_trainer {
     double *mean_in, *mean_out;    /* [d] subtracted when shift_used */
     double *var_mean, *var_before; /* [d_out] running mean of the target, and before the step */
     uint64_t *silent;              /* [F] rows since the latent fired */
+    uint64_t *frequency;           /* [F] times it fired in the c.n_counted rows of the window */
 
     /* made again from the parameters */
     sonde_packed w_enc; /* [d_in, F] */
@@ -148,12 +151,13 @@ struct sonde_trainer {
     float *f; /* [entries of z] values; NULL where they are z */
     size_t room_f;
     struct columns main, dead;
-    float *partial;                 /* [blocks][...] sums of blocks */
-    double *row_sum;                /* [B][N_ROW] */
-    double *latent_sum;             /* [F][4] see backward.c */
-    unsigned char *fired, *touched; /* [F] */
-    size_t n_active;                /* entries with f != 0 */
-    uint32_t *dead_id;              /* [n_dead] */
+    float *partial;         /* [blocks][...] sums of blocks */
+    double *row_sum;        /* [B][N_ROW] */
+    double *latent_sum;     /* [F][4] see backward.c */
+    uint32_t *fired;        /* [F] rows of the batch on which the latent was active */
+    unsigned char *touched; /* [F] has a gradient */
+    size_t n_active;        /* entries with f != 0 */
+    uint32_t *dead_id;      /* [n_dead] */
     size_t n_dead;
     float *dead_rows; /* packed encoder of the dead, and bias */
     size_t room_dead;
@@ -219,6 +223,14 @@ void trainer_update(sonde_trainer *t, sonde_pool *pool, sonde_step_report *r);
 
 /* The schedule at the step that comes next. */
 double trainer_lr(const sonde_trainer *t);
+
+/* calibrate.c: the threshold at which the mean L0 over the rows added is k */
+struct calibration;
+enum sonde_code calibration_new(sonde_trainer *t, struct calibration **out, sonde_err *err);
+enum sonde_code calibration_add(struct calibration *c, const float *x, const float *y, size_t n,
+                                sonde_pool *pool, sonde_err *err);
+bool calibration_end(struct calibration *c); /* sets t->c.calibrated; false: too few entries, add all again */
+void calibration_free(struct calibration *c);
 
 /* resample.c: dead latents begin again from badly reconstructed rows (relu-2023) */
 enum sonde_code trainer_resample(sonde_trainer *t, size_t n_rows, const sonde_work *work, sonde_err *err);

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT
+ * A run from inside: its jobs, their directories, logs and checkpoints. */
+#ifndef SONDE_SAE_RUN_IMPL_H
+#define SONDE_SAE_RUN_IMPL_H
+
+#include <stdio.h>
+
+#include "infer.h"
+#include "state_impl.h"
+#include "train_run.h"
+
+/* Sums over the steps since the last line of the log. */
+struct log_sums {
+    uint64_t n;
+    double loss, recon, fvu, aux, penalty, l0, l1;
+};
+
+struct job {
+    const char *dir;
+    char label[64];
+    sonde_trainer *trainer;
+    char *config; /* JSON text that a resume must find equal */
+    sonde_step_report last;
+    struct log_sums sums;
+    int log_fd, timing_fd, lock_fd;
+
+    struct calibration *calibration;
+    sonde_dict *dict; /* when all is done */
+    sonde_encoder *encoder;
+    sonde_sparse f;
+    float *y;                             /* [batch, d_out] reconstructions */
+    uint64_t *count;                      /* [F] */
+    double error, n_active, *sum, square; /* of the measured rows; sum [d_out] */
+    sonde_train_result result;
+};
+
+struct run {
+    const sonde_train_run *what;
+    const sonde_train_options *options; /* batch and tokens are those of all jobs */
+    sonde_source *source;
+    const sonde_kernels *kernels;
+    const sonde_work *work;
+    struct job *job;
+    size_t n_jobs;
+    uint64_t n_steps, n_tokens, step;
+    uint64_t log_every;
+    float *x, *y;             /* a batch; y NULL for autoencoders */
+    double saved_s, logged_s; /* monotonic seconds */
+    uint64_t logged_step;
+    const char *phase;
+    char note[400];
+};
+
+enum sonde_code run_open(struct run *r, const sonde_train_run *what, const sonde_work *work, sonde_err *err);
+void run_close(struct run *r);
+
+/* [n, d] floats within the budget, and back. */
+enum sonde_code run_floats(struct run *r, size_t n, size_t d, float **out, sonde_err *err);
+void run_floats_free(struct run *r, size_t n, size_t d, float *p);
+
+/* run_files.c: checkpoints, and what stands in the directories */
+enum sonde_code run_resume(struct run *r,
+                           sonde_err *err); /* the newest checkpoint that all jobs have; step 0: none */
+enum sonde_code run_checkpoint(struct run *r, sonde_source_position at, sonde_err *err);
+enum sonde_code run_after_step(struct run *r, sonde_err *err); /* log and checkpoint where it is time; stop */
+enum sonde_code run_stop(struct run *r, sonde_source_position at, sonde_err *err);
+enum sonde_code run_keep_last_good(struct run *r, sonde_source_position at, sonde_err *err);
+enum sonde_code run_save(struct run *r, struct job *j, sonde_err *err);
+enum sonde_code run_describe(const struct run *r, const struct job *j, sonde_err *err); /* run.json */
+void run_forget_checkpoints(const char *dir, size_t keep); /* all but the newest */
+
+/* run_log.c */
+void log_step(struct job *j);
+enum sonde_code log_open(struct run *r, struct job *j, sonde_err *err); /* lines after r->step go */
+enum sonde_code log_write(struct run *r, struct job *j, sonde_err *err);
+enum sonde_code log_sync(struct job *j, sonde_err *err);
+
+/* run_measure.c: the saved dictionary on training rows */
+enum sonde_code measure_begin(struct run *r, struct job *j, sonde_err *err);
+enum sonde_code measure_rows(struct run *r, struct job *j, size_t n, sonde_err *err);
+void measure_end(struct run *r, struct job *j);
+
+#endif

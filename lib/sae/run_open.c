@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT
+ * Beginning and end of a run: directories, locks, trainers, buffers. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../base/size.h"
+#include "run_impl.h"
+
+/* ---- memory
+ * -------------------------------------------------------------------------------------------------------- */
+
+static sonde_budget *budget_of(const struct run *r)
+{
+    return r->work ? r->work->budget : NULL;
+}
+
+enum sonde_code run_floats(struct run *r, size_t n, size_t d, float **out, sonde_err *err)
+{
+    size_t count, bytes;
+    if (!sonde_mul(&count, n, d) || !sonde_mul(&bytes, count, sizeof(float)) ||
+        !sonde_budget_hold(budget_of(r), bytes))
+        return sonde_fail(err, SONDE_E_MEMORY, "no memory within the limit for %zu rows of %zu numbers", n,
+                          d);
+    if (!(*out = malloc(bytes ? bytes : 1))) {
+        sonde_budget_release(budget_of(r), bytes);
+        return sonde_fail(err, SONDE_E_MEMORY, "no memory for %zu rows of %zu numbers", n, d);
+    }
+    return SONDE_OK;
+}
+
+void run_floats_free(struct run *r, size_t n, size_t d, float *p)
+{
+    if (p)
+        sonde_budget_release(budget_of(r), n * d * sizeof(float));
+    free(p);
+}
+
+uint64_t sonde_train_memory(const sonde_train_job *job, size_t n_jobs, size_t d_in, size_t d_out,
+                            bool transcoder)
+{
+    uint64_t total = 0;
+    for (size_t j = 0; j < n_jobs; j++) {
+        const sonde_train_options *o = &job[j].options;
+        const uint64_t dict = o->n_latents * (uint64_t)(d_in + d_out) * 4,
+                       prefixes = o->n_prefixes > 1 ? o->n_prefixes : 1;
+        const uint64_t rows =
+            o->batch * 4 * ((uint64_t)d_in * (o->pre_bias > 0 ? 2 : 1) + (prefixes + 1 + transcoder) * d_out);
+        total += dict * 4 + o->n_latents * d_in * 4 + rows + o->batch * o->k * 40;
+        total += o->bf16 > 0 ? o->n_latents * d_in * 2 : 0;
+    }
+    return total + job[0].options.batch * 4 * (uint64_t)(d_in + d_out);
+}
+
+/* ---- directories
+ * --------------------------------------------------------------------------------------------------- */
+
+static enum sonde_code make_dir(const char *path, sonde_err *err)
+{
+    struct stat st;
+    if (mkdir(path, 0777) == 0)
+        return SONDE_OK;
+    if (errno == EEXIST && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return SONDE_OK;
+    return sonde_fail(err, SONDE_E_IO, "%s: %s", path,
+                      errno == EEXIST ? "exists and is not a directory" : strerror(errno));
+}
+
+static bool exists(const char *dir, const char *name)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return access(path, F_OK) == 0;
+}
+
+static void remove_file(const char *dir, const char *name)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    unlink(path);
+}
+
+/* What an earlier run left; cfg.json goes first, so that a half-removed directory is none. */
+static void remove_results(const char *dir)
+{
+    static const char *const names[] = {
+        "cfg.json",    "sae_weights.safetensors", "sparsity.safetensors", "run.json", "log.jsonl",
+        "timing.jsonl"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        remove_file(dir, names[i]);
+    run_forget_checkpoints(dir, 0);
+}
+
+static enum sonde_code prepare_dir(const struct run *r, struct job *j, sonde_err *err)
+{
+    char path[4096];
+    const bool finished = exists(j->dir, "cfg.json"), begun = finished || exists(j->dir, "run.json");
+    enum sonde_code code;
+    if (strlen(j->dir) > 3900)
+        return sonde_fail(err, SONDE_E_USAGE, "%.60s...: the name is too long", j->dir);
+    if (r->what->resume && finished)
+        return sonde_fail(err, SONDE_E_USAGE,
+                          "%s: is finished, there is nothing to resume; --force begins anew", j->dir);
+    if (begun && !r->what->resume && !r->what->overwrite)
+        return sonde_fail(err, SONDE_E_USAGE,
+                          "%s: holds a run already; --resume goes on with it, --force replaces it", j->dir);
+    snprintf(path, sizeof path, "%s/checkpoints", j->dir);
+    if ((code = make_dir(j->dir, err)) || (code = make_dir(path, err)))
+        return code;
+    if ((j->lock_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+        return sonde_fail(err, SONDE_E_IO, "%s: %s", path, strerror(errno));
+    if (flock(j->lock_fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+        return sonde_fail(err, SONDE_E_USAGE, "%s: another run is writing here", j->dir);
+    if (!r->what->resume)
+        remove_results(j->dir);
+    return SONDE_OK;
+}
+
+/* ---- jobs
+ * ----------------------------------------------------------------------------------------------------------
+ */
+
+static enum sonde_code open_job(struct run *r, struct job *j, const sonde_train_job *what, sonde_err *err)
+{
+    const sonde_source_info *info = sonde_source_about(r->source);
+    j->dir = what->dir;
+    const char *slash = strrchr(what->dir, '/');
+    snprintf(j->label, sizeof j->label, "%.60s: ", slash && slash[1] ? slash + 1 : what->dir);
+    if (what->options.batch != r->options->batch || what->options.n_tokens != r->options->n_tokens)
+        return sonde_fail(
+            err, SONDE_E_USAGE,
+            "dictionaries of one run share batch and tokens; here are %llu and %llu rows a step",
+            (unsigned long long)r->options->batch, (unsigned long long)what->options.batch);
+    enum sonde_code code = sonde_trainer_new(&what->options, info->d_in, info->d_out, info->hook_out != NULL,
+                                             r->kernels, r->work, &j->trainer, err);
+    if (code)
+        return code;
+    json_t *data = json_loads(info->identity, 0, NULL);
+    json_t *o = json_pack("{s:o, s:o}", "options", sonde_train_options_json(&what->options), "data",
+                          data ? data : json_null());
+    j->config = o ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    json_decref(o);
+    if (!j->config)
+        return sonde_fail(err, SONDE_E_MEMORY, "no memory for the options of a run");
+    if ((code = prepare_dir(r, j, err)))
+        return code;
+    return r->what->resume && exists(j->dir, "run.json") ? SONDE_OK : run_describe(r, j, err);
+}
+
+enum sonde_code run_open(struct run *r, const sonde_train_run *what, const sonde_work *work, sonde_err *err)
+{
+    const sonde_source_info *info = sonde_source_about(what->source);
+    enum sonde_code code;
+    if (what->n_jobs == 0)
+        return sonde_fail(err, SONDE_E_USAGE, "nothing to train");
+    *r = (struct run){.what = what, .options = &what->job[0].options, .source = what->source, .work = work};
+    r->kernels = what->kernels ? what->kernels : sonde_kernels_best();
+    r->n_steps = sonde_train_steps(r->options);
+    r->n_tokens = r->options->n_tokens;
+    r->log_every = what->log_every ? what->log_every : r->n_steps / 500 ? r->n_steps / 500 : 1;
+    if (!(r->job = calloc(what->n_jobs, sizeof *r->job)))
+        return sonde_fail(err, SONDE_E_MEMORY, "no memory for %zu dictionaries", what->n_jobs);
+    r->n_jobs = what->n_jobs;
+    for (size_t j = 0; j < r->n_jobs; j++)
+        r->job[j].log_fd = r->job[j].timing_fd = r->job[j].lock_fd = -1;
+    const size_t batch = (size_t)r->options->batch;
+    if ((code = run_floats(r, batch, info->d_in, &r->x, err)))
+        return code;
+    if (info->hook_out && (code = run_floats(r, batch, info->d_out, &r->y, err)))
+        return code;
+    for (size_t j = 0; j < r->n_jobs; j++)
+        if ((code = open_job(r, &r->job[j], &what->job[j], err)))
+            return code;
+    return SONDE_OK;
+}
+
+static void close_fd(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+void run_close(struct run *r)
+{
+    const sonde_source_info *info = r->source ? sonde_source_about(r->source) : NULL;
+    for (size_t i = 0; i < r->n_jobs; i++) {
+        struct job *j = &r->job[i];
+        close_fd(j->log_fd);
+        close_fd(j->timing_fd);
+        close_fd(j->lock_fd);
+        calibration_free(j->calibration);
+        sonde_encoder_free(j->encoder);
+        sonde_sparse_free(&j->f);
+        sonde_dict_free(j->dict);
+        run_floats_free(r, (size_t)r->options->batch, info->d_out, j->y);
+        sonde_trainer_free(j->trainer);
+        free(j->config);
+        free(j->count);
+        free(j->sum);
+    }
+    if (info) {
+        run_floats_free(r, (size_t)r->options->batch, info->d_in, r->x);
+        run_floats_free(r, (size_t)r->options->batch, info->d_out, r->y);
+    }
+    free(r->job);
+}
