@@ -192,12 +192,18 @@ void sonde_matmul16(const sonde_packed16 *w, size_t n0, size_t n1, const uint16_
 }
 
 size_t sonde_scan16(const sonde_packed16 *w, const sonde_bound16 *bound, const float *p, size_t n0, size_t n,
-                    const float *bias, float limit, const float *limits, sonde_maybe16 *out)
+                    const float *bias, float limit, const float *limits, uint32_t *col, float *low,
+                    float *high)
 {
     assert(n0 <= w->n && n <= w->n - n0);
     return w->kernels->scan16(bound, p, sonde_packed16_norm(w) + n0, sonde_packed16_lost(w) + n0,
                               bias ? bias + n0 : NULL, limit, limits ? limits + n0 : NULL, n, (uint32_t)n0,
-                              out);
+                              col, low, high);
+}
+
+bool sonde_chains_are_products(const sonde_kernels *k)
+{
+    return k != &sonde_kernels_openblas;
 }
 
 void sonde_chains(const sonde_kernels *k, size_t n_rows, const size_t *start, const uint32_t *index,

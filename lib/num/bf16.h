@@ -65,18 +65,14 @@ bool sonde_bound16_holds(const sonde_bound16 *bound, float top);
 void sonde_matmul16(const sonde_packed16 *w, size_t n0, size_t n1, const uint16_t *x, size_t ldx, size_t m,
                     float *y, size_t ldy);
 
-/* A column whose float32 value may be at least some limit. */
-typedef struct sonde_maybe16 {
-    uint32_t col;
-    float low, high; /* of its float32 value */
-} sonde_maybe16;
-
 /* Append every column n0 + j, j < n, ascending, that is not known to be below its limit: where not
  * high_j + bias_j < limit. p[j] from sonde_matmul16; bias (NULL: 0) is indexed by column and added last, to
  * low and high alike, as the epilogue of sonde_matmul adds it to z. limits (or NULL: `limit` for all) is
- * indexed by column. Returns how many; out has room for n. */
+ * indexed by column. low is -infinity for NaN. Returns how many; col, low and high have room for n more
+ * (whole vectors may be written: 16 beyond what is kept). */
 size_t sonde_scan16(const sonde_packed16 *w, const sonde_bound16 *bound, const float *p, size_t n0, size_t n,
-                    const float *bias, float limit, const float *limits, sonde_maybe16 *out);
+                    const float *bias, float limit, const float *limits, uint32_t *col, float *low,
+                    float *high);
 
 /* The float32 chains themselves, bit for bit as sonde_matmul computes them (table "openblas" excepted), for
  * some columns of each row: for j in start[r] .. start[r+1]-1: out[j] = acc with acc = 0; for i ascending:
@@ -84,5 +80,8 @@ size_t sonde_scan16(const sonde_packed16 *w, const sonde_bound16 *bound, const f
  * stride ldx. start[0] = 0. */
 void sonde_chains(const sonde_kernels *k, size_t n_rows, const size_t *start, const uint32_t *index,
                   const float *w, size_t ldw, size_t d, const float *x, size_t ldx, float *out);
+
+/* Does sonde_matmul compute these very chains? (All tables but "openblas".) */
+bool sonde_chains_are_products(const sonde_kernels *k);
 
 #endif

@@ -70,8 +70,8 @@ struct sonde_kernels {
 
     void (*round16)(size_t n, const float *x, uint16_t *y, double sum[3]);
     size_t (*scan16)(const sonde_bound16 *b, const float *p, const float *norm, const float *lost,
-                     const float *bias, float limit, const float *limits, size_t n, uint32_t c,
-                     sonde_maybe16 *out);
+                     const float *bias, float limit, const float *limits, size_t n, uint32_t col0,
+                     uint32_t *col, float *low, float *high);
     void (*chains)(size_t n_rows, const size_t *start, const uint32_t *index, const float *w, size_t ldw,
                    size_t d, const float *x, size_t ldx, float *out);
 };

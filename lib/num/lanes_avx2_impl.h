@@ -36,6 +36,11 @@ static inline vm vm_first(size_t n)
     vi m = vi_first(n);
     return (vm){_mm256_castsi256_ps(m.a), _mm256_castsi256_ps(m.b)};
 }
+static inline vm vm_not(vm m)
+{
+    const __m256 ones = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+    return (vm){_mm256_xor_ps(m.a, ones), _mm256_xor_ps(m.b, ones)};
+}
 static inline uint32_t vm_bits(vm m)
 {
     return (uint32_t)_mm256_movemask_ps(m.a) | (uint32_t)_mm256_movemask_ps(m.b) << 8;

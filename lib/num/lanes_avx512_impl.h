@@ -23,6 +23,10 @@ static inline vm vm_first(size_t n)
 {
     return (vm)((1u << n) - 1u);
 }
+static inline vm vm_not(vm m)
+{
+    return (vm)~m;
+}
 static inline uint32_t vm_bits(vm m)
 {
     return m;

@@ -44,6 +44,10 @@ static inline vm vm_first(size_t n)
     return (vm)EACH4(vcltq_u32(vld1q_u32(iota), count), vcltq_u32(vld1q_u32(iota + 4), count),
                      vcltq_u32(vld1q_u32(iota + 8), count), vcltq_u32(vld1q_u32(iota + 12), count));
 }
+static inline vm vm_not(vm m)
+{
+    return (vm)LIFT1(vmvnq_u32, m);
+}
 static inline uint32_t vm_bits(vm m)
 {
     static const uint32_t bit[4] = {1, 2, 4, 8};

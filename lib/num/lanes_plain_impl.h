@@ -81,6 +81,12 @@ static inline vm vm_first(size_t n)
         m.v[i] = i < n;
     return m;
 }
+static inline vm vm_not(vm m)
+{
+    for (int i = 0; i < 16; i++)
+        m.v[i] = !m.v[i];
+    return m;
+}
 static inline uint32_t vm_bits(vm m)
 {
     uint32_t bits = 0;

@@ -35,7 +35,8 @@ static double check(const char *table, size_t m, size_t d, size_t n, const float
     uint16_t *x16 = need(m * ldx + 1, sizeof *x16);
     memset(x16, 0xff, m * ldx * sizeof *x16); /* NaN beyond the rows */
     sonde_bound16 *bound = need(m, sizeof *bound);
-    sonde_maybe16 *maybe = need(n, sizeof *maybe);
+    uint32_t *col = need(n + 16, sizeof *col);
+    float *low = need(n + 16, sizeof *low), *high = need(n + 16, sizeof *high);
     float *y = canaries(m * ldy + 16);
     double worst = 0;
     for (size_t i = 0; i < m; i++)
@@ -43,23 +44,24 @@ static double check(const char *table, size_t m, size_t d, size_t n, const float
     sonde_matmul16(&p, 0, n, x16, ldx, m, y, ldy);
     for (size_t i = 0; i < m; i++) {
         assert_true(sonde_bound16_holds(bound + i, sonde_packed16_top(&p)));
-        assert_int_equal(sonde_scan16(&p, bound + i, y + i * ldy, 0, n, bias, -INFINITY, NULL, maybe), n);
+        assert_int_equal(
+            sonde_scan16(&p, bound + i, y + i * ldy, 0, n, bias, -INFINITY, NULL, col, low, high), n);
         for (size_t j = 0; j < ldy; j++) {
             if (j >= n) {
                 assert_true(is_canary(y[i * ldy + j]));
                 continue;
             }
             const float z = chain(x + i * d, w + j * d, d) + (bias ? bias[j] : 0.0f);
-            assert_int_equal(maybe[j].col, j);
-            if (!(maybe[j].low <= z && z <= maybe[j].high))
+            assert_int_equal(col[j], j);
+            if (!(low[j] <= z && z <= high[j]))
                 fail_msg("%s %zux%zux%zu: row %zu column %zu is %a, not in [%a, %a]", table, m, d, n, i, j,
-                         (double)z, (double)maybe[j].low, (double)maybe[j].high);
-            const double middle = ((double)maybe[j].low + (double)maybe[j].high) / 2;
-            const double part = fabs((double)z - middle) / ((double)maybe[j].high - middle);
+                         (double)z, (double)low[j], (double)high[j]);
+            const double middle = ((double)low[j] + (double)high[j]) / 2;
+            const double part = fabs((double)z - middle) / ((double)high[j] - middle);
             worst = part > worst ? part : worst;
         }
     }
-    free(p.data), free(x16), free(bound), free(maybe), free(y);
+    free(p.data), free(x16), free(bound), free(col), free(low), free(high), free(y);
     return worst;
 }
 
@@ -308,7 +310,10 @@ static void scan_keeps_all_that_may_reach_the_limit(void **state)
     (void)state;
     const size_t d = 20, n = 200;
     float *x = numbers(d, 1), *w = numbers(d * n, 2), *bias = numbers(n, 3), *limits = numbers(n, 4), p[200];
-    sonde_maybe16 every[200], got[200];
+    struct {
+        uint32_t col[216];
+        float low[216], high[216];
+    } every, got;
     uint16_t x16[20];
     sonde_bound16 b;
     bias[100] = NAN, bias[37] = -INFINITY, bias[38] = INFINITY;
@@ -320,20 +325,21 @@ static void scan_keeps_all_that_may_reach_the_limit(void **state)
         for (size_t from = 0; from < 70; from += 13)
             for (size_t count = 0; from + count <= n; count = count * 2 + 3)
                 for (int each = 0; each < 2; each++) {
-                    const size_t all =
-                        sonde_scan16(&packed, &b, p + from, from, count, bias, -INFINITY, NULL, every);
+                    const size_t all = sonde_scan16(&packed, &b, p + from, from, count, bias, -INFINITY, NULL,
+                                                    every.col, every.low, every.high);
                     assert_int_equal(all, count);
                     const size_t kept = sonde_scan16(&packed, &b, p + from, from, count, bias, 0.25f,
-                                                     each ? limits : NULL, got);
+                                                     each ? limits : NULL, got.col, got.low, got.high);
                     size_t at = 0;
                     for (size_t j = 0; j < count; j++) {
                         const float limit = each ? limits[from + j] : 0.25f;
-                        assert_int_equal(every[j].col, from + j);
-                        if (every[j].high < limit)
+                        assert_int_equal(every.col[j], from + j);
+                        assert_false(isnan(every.low[j]));
+                        if (every.high[j] < limit)
                             continue;
                         assert_true(at < kept);
-                        assert_int_equal(got[at].col, every[j].col);
-                        assert_true(same(got[at].low, every[j].low) && same(got[at].high, every[j].high));
+                        assert_int_equal(got.col[at], every.col[j]);
+                        assert_true(same(got.low[at], every.low[j]) && same(got.high[at], every.high[j]));
                         at++;
                     }
                     assert_int_equal(at, kept);
