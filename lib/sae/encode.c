@@ -107,13 +107,16 @@ enum sonde_code sonde_encode_space_new(int n_threads, sonde_budget *budget, sond
         return sonde_fail(err, SONDE_E_USAGE, "an encoder needs at least one thread, not %d", n_threads);
     sonde_encode_space *s = calloc(1, sizeof *s);
     bool fits = s && (s->thread = calloc((size_t)n_threads, sizeof *s->thread)) &&
-                (s->part = calloc((size_t)n_threads, sizeof *s->part));
+                (s->part = calloc((size_t)n_threads, sizeof *s->part)) &&
+                (s->part16 = calloc((size_t)n_threads, sizeof *s->part16));
     if (s) {
         s->n_threads = n_threads;
         s->budget = budget;
     }
-    for (int i = 0; fits && i < n_threads; i++)
+    for (int i = 0; fits && i < n_threads; i++) {
         s->part[i] = &s->thread[i].kept;
+        s->part16[i] = &s->thread[i].wide.maybe;
+    }
     for (int i = 0; fits && i < n_threads; i++)
         fits = begin_thread(&s->thread[i], budget);
     if (!fits) {
@@ -134,9 +137,11 @@ void sonde_encode_space_free(sonde_encode_space *s)
                                 &t->row_value,  &t->row_count, &t->row_bound, &t->memory};
         for (size_t b = 0; b < sizeof all / sizeof *all; b++)
             sonde_buffer_free(all[b], s->budget);
+        sonde_thread16_free(&t->wide, s->budget);
     }
     free(s->thread);
     free(s->part);
+    free(s->part16);
     free(s);
 }
 
@@ -178,16 +183,28 @@ static void run_task(void *arg, size_t task, int thread)
     const size_t rows = part_begin(job->n_rows, job->n_tasks, task + 1) - first;
     if (atomic_load(&job->out_of_memory))
         return;
-    if (!encode_task(job, &job->space->thread[thread], first, rows))
+    struct encode_thread *t = &job->space->thread[thread];
+    if (!(job->use16 ? sonde_encode16_task : encode_task)(job, t, first, rows))
         atomic_store(&job->out_of_memory, true);
 }
 
 static enum sonde_code run_tasks(struct encode_job *job, sonde_pool *pool, sonde_err *err)
 {
-    for (int i = 0; i < job->space->n_threads; i++)
-        job->space->thread[i].kept.n = 0;
+    for (int i = 0; i < job->space->n_threads; i++) {
+        struct encode_thread *t = &job->space->thread[i];
+        t->kept.n = t->wide.maybe.n = 0;
+        t->wide.work = (sonde_encode_work){0};
+    }
     atomic_store(&job->wanted, 0);
     sonde_pool_run(pool, job->n_tasks, run_task, job);
+    if (job->use16 && job->e->pick == SONDE_PICK_BATCH && !atomic_load(&job->out_of_memory)) {
+        if (atomic_load(&job->give_up16)) { /* once more in float32 */
+            job->use16 = false;
+            return run_tasks(job, pool, err);
+        }
+        if (!sonde_encode16_settle(job, pool))
+            atomic_store(&job->out_of_memory, true);
+    }
     if (atomic_load(&job->out_of_memory))
         return sonde_fail(err, SONDE_E_MEMORY, "no memory for the candidates of %zu rows and %zu latents",
                           job->n_rows, job->n_latents);
@@ -273,8 +290,8 @@ static enum sonde_code check(const sonde_encoding *e, size_t n_rows, int n_threa
     if (n_threads > space->n_threads)
         return sonde_fail(err, SONDE_E_USAGE, "buffers for %d threads, the pool has %d", space->n_threads,
                           n_threads);
-    if (e->w16 && (!e->rows || !e->norm))
-        return sonde_fail(err, SONDE_E_USAGE, "bfloat16 products need the rows and their norms too");
+    if (e->w16 && (!e->rows || e->w16->k != e->w->k || e->w16->n != n || e->w16->kernels != e->w->kernels))
+        return sonde_fail(err, SONDE_E_USAGE, "bfloat16 products need the rows too, and the same kernels");
     if ((e->pick == SONDE_PICK_ROW || e->pick == SONDE_PICK_GROUP) && e->k > n)
         return sonde_fail(err, SONDE_E_USAGE, "k is %zu, there are %zu latents", e->k, n);
     if (e->pick == SONDE_PICK_GROUP && (e->k == 0 || n % e->k))
@@ -293,6 +310,8 @@ static void share_rows(struct encode_job *job, size_t n_threads)
         job->row_room = encode_row_room(job->k, job->n_latents);
     else if (job->e->pick == SONDE_PICK_GROUP)
         job->row_room = job->k;
+    if (job->use16 && job->row_room < job->limit16)
+        job->row_room = job->limit16;
     if (job->row_room > state_bytes / 8 / TASK_ROWS)
         rows = state_bytes / 8 / job->row_room;
     rows = rows < TILE_ROWS ? TILE_ROWS : rows;
@@ -336,16 +355,20 @@ enum sonde_code sonde_encode_rows(const sonde_encoding *e, const float *x, size_
                              .k = e->k,
                              .space = space,
                              .out = out};
+    if (!sonde_mul(&all, n_rows, e->w->n))
+        all = SIZE_MAX;
+    if (e->pick == SONDE_PICK_BATCH && all < e->k)
+        job.k = all;
+    sonde_encode16_begin(&job);
     share_rows(&job, n_threads);
-    switch (e->pick) {
-    case SONDE_PICK_BATCH:
-        if (!sonde_mul(&all, n_rows, e->w->n))
-            all = SIZE_MAX;
-        job.k = e->k < all ? e->k : all;
-        return encode_batch(&job, pool, err);
-    case SONDE_PICK_ABOVE:
-        return encode_above(&job, pool, n_wanted, err);
-    default:
-        return encode_per_row(&job, pool, err);
-    }
+    const enum sonde_code done = e->pick == SONDE_PICK_BATCH   ? encode_batch(&job, pool, err)
+                                 : e->pick == SONDE_PICK_ABOVE ? encode_above(&job, pool, n_wanted, err)
+                                                               : encode_per_row(&job, pool, err);
+    sonde_encode16_end(&job);
+    return done;
+}
+
+void sonde_encode_space_work(const sonde_encode_space *s, sonde_encode_work *out)
+{
+    *out = s->work;
 }

@@ -39,8 +39,8 @@ typedef struct sonde_encoding {
     const float *bias;     /* [F] or NULL */
     const sonde_packed16
         *w16; /* the same matrix in bfloat16, or NULL: float32 only. The result is the same, bit for bit */
-    const float *rows; /* with w16: W feature-major [F, d], and norm[i] >= ||row i|| */
-    const float *norm;
+    const float *rows; /* with w16: W feature-major [F, d] */
+    const float *norm; /* not needed: w16 has its own */
     enum sonde_pick pick;
     size_t k;           /* ROW, GROUP: of a row; BATCH: of all rows */
     bool any_sign;      /* ROW */
@@ -56,6 +56,13 @@ typedef struct sonde_encode_space sonde_encode_space;
 enum sonde_code sonde_encode_space_new(int n_threads, sonde_budget *budget, sonde_encode_space **out,
                                        sonde_err *err);
 void sonde_encode_space_free(sonde_encode_space *s);
+
+/* What bfloat16 did in the last call: rows that it decided, rows that ran in float32 (all of them where it is
+ * not used), and float32 chains computed for the columns that it left open. */
+typedef struct sonde_encode_work {
+    size_t rows16, rows32, chains;
+} sonde_encode_work;
+void sonde_encode_space_work(const sonde_encode_space *s, sonde_encode_work *out);
 
 /* Encode n_rows rows of x (row stride ldx) into out, values are z. Errors: SONDE_E_USAGE (k > F for ROW and
  * GROUP, w16 without rows), SONDE_E_MEMORY. n_wanted may be NULL without max_entries. NaN never passes:

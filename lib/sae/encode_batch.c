@@ -38,8 +38,7 @@ static bool make_room(struct candidates *c, size_t limit, sonde_budget *budget)
     return sonde_candidates_grow(c, room < limit ? room : limit, budget);
 }
 
-/* Raise the floor that all threads share to just below v. */
-static void raise_floor(struct encode_job *job, float v)
+void sonde_raise_floor(struct encode_job *job, float v)
 {
     const uint32_t bits = sonde_f32_bits(v) - 1;
     uint32_t have = atomic_load(&job->floor);
@@ -58,7 +57,7 @@ static bool batch_scan(struct encode_job *job, struct encode_thread *t, size_t f
     (void)first_row;
     for (size_t i = 0; i < tile->rows; i++) {
         if (c->n + TILE_COLUMNS > limit) {
-            raise_floor(job, sonde_select_cut(c, job->k, t->bins).value);
+            sonde_raise_floor(job, sonde_select_cut(c, job->k, t->bins).value);
             bound = sonde_bits_f32(atomic_load(&job->floor));
         }
         if (!make_room(c, limit, job->space->budget))
@@ -71,7 +70,31 @@ static bool batch_scan(struct encode_job *job, struct encode_thread *t, size_t f
     return true;
 }
 
-const struct pick sonde_pick_batch = {nothing_begins, batch_scan, nothing_ends};
+/* Room for n more. */
+static bool grow_by(struct candidates *c, size_t n, sonde_budget *budget)
+{
+    return c->n + n <= c->room || sonde_candidates_grow(c, c->n + n + c->room / 2, budget);
+}
+
+static bool batch_take(struct encode_job *job, struct encode_thread *t, size_t first_row, size_t row,
+                       size_t n, const uint32_t *col, const float *z)
+{
+    struct candidates *c = &t->kept;
+    const float floor = sonde_bits_f32(atomic_load(&job->floor));
+    size_t passed = 0;
+    (void)first_row;
+    if (!grow_by(c, n, job->space->budget))
+        return false;
+    for (size_t j = 0; j < n; j++) {
+        ((float *)c->value.p)[c->n + passed] = z[j];
+        ((uint32_t *)c->col.p)[c->n + passed] = col[j];
+        passed += z[j] > floor;
+    }
+    add_rows(c, passed, row);
+    return true;
+}
+
+const struct pick sonde_pick_batch = {nothing_begins, batch_scan, nothing_ends, batch_take};
 
 /* Entries are stored until more than max_entries have passed in all threads, and counted to the end. */
 static bool above_scan(struct encode_job *job, struct encode_thread *t, size_t first_row,
@@ -98,7 +121,30 @@ static bool above_scan(struct encode_job *job, struct encode_thread *t, size_t f
     return true;
 }
 
-const struct pick sonde_pick_above = {nothing_begins, above_scan, nothing_ends};
+static bool above_take(struct encode_job *job, struct encode_thread *t, size_t first_row, size_t row,
+                       size_t n, const uint32_t *col, const float *z)
+{
+    struct candidates *c = &t->kept;
+    const size_t before = atomic_load(&job->wanted);
+    const bool full = job->e->max_entries && before > job->e->max_entries;
+    size_t passed = 0;
+    (void)first_row;
+    if (full)
+        c->n = 0;
+    if (!grow_by(c, n, job->space->budget))
+        return false;
+    for (size_t j = 0; j < n; j++) {
+        ((float *)c->value.p)[c->n + passed] = z[j];
+        ((uint32_t *)c->col.p)[c->n + passed] = col[j];
+        passed += z[j] > job->e->bound[col[j]];
+    }
+    if (!full)
+        add_rows(c, passed, row);
+    atomic_fetch_add(&job->wanted, passed);
+    return true;
+}
+
+const struct pick sonde_pick_above = {nothing_begins, above_scan, nothing_ends, above_take};
 
 /* Counting sort by row. A row lies in one thread, with its columns ascending. */
 enum sonde_code sonde_collect(const struct encode_job *job, const struct last_kept *last, sonde_err *err)

@@ -55,6 +55,21 @@ struct last_kept sonde_select_cut(struct candidates *c, size_t k, uint32_t *bins
  * k. Returns the smallest value kept. n >= k >= 1, no NaN. */
 float sonde_select_row(const sonde_kernels *kernels, uint32_t *col, float *value, size_t *n, size_t k);
 
+/* The k-th largest value. n >= k >= 1, no NaN. */
+float sonde_select_value(const sonde_kernels *kernels, const float *value, size_t n, size_t k);
+
+/* Of one thread: what bfloat16 products leave open (encode16.c). */
+struct thread16 {
+    struct buffer x, bound;        /* rows of a task in bfloat16, and the bound of each */
+    struct buffer state;           /* struct row16 of each */
+    struct buffer col, low, high;  /* ROW, ABOVE: columns that may pass, room16 of each row */
+    struct buffer start, index, z; /* columns that are left, row after row, and their chains */
+    struct buffer rows;            /* [TILE_ROWS, d]: rows that run in float32, gathered */
+    struct candidates maybe;       /* BATCH: columns that may pass, with their lowest values, at least 0 */
+    struct buffer maybe_high;
+    sonde_encode_work work;
+};
+
 /* What one thread keeps between tiles. */
 struct encode_thread {
     float *z;                                               /* a tile, row stride TILE_COLUMNS */
@@ -62,14 +77,17 @@ struct encode_thread {
     struct candidates kept;                                 /* BATCH, ABOVE */
     struct buffer row_col, row_value, row_count, row_bound; /* ROW, GROUP: of the rows of a task */
     struct buffer memory;                                   /* z and bins */
-    char apart[64];                                         /* no line is shared with the next thread */
+    struct thread16 wide;
+    char apart[64]; /* no line is shared with the next thread */
 };
 
 struct sonde_encode_space {
     int n_threads;
     sonde_budget *budget;
     struct encode_thread *thread;
-    const struct candidates **part; /* [n_threads] */
+    const struct candidates **part, **part16; /* [n_threads] */
+    unsigned rest16; /* calls for which bfloat16 rests, because it left too much open */
+    sonde_encode_work work;
 };
 
 struct pick;
@@ -88,6 +106,10 @@ struct encode_job {
     _Atomic bool out_of_memory;
     _Atomic size_t wanted;  /* ABOVE: entries that passed */
     _Atomic uint32_t floor; /* BATCH: bits of a positive float that all k surely exceed */
+    bool use16;
+    float top16;    /* largest norm of a column */
+    size_t limit16; /* ROW, ABOVE: columns of a row that may be left open; more, and it runs in float32 */
+    _Atomic bool give_up16; /* BATCH: too many are left open */
 };
 
 /* z of rows row .. row+rows-1 and columns col .. col+cols-1, row stride TILE_COLUMNS. */
@@ -102,6 +124,9 @@ struct pick {
     bool (*scan)(struct encode_job *job, struct encode_thread *t, size_t first_row,
                  const struct encode_tile *tile);
     bool (*end)(const struct encode_job *job, struct encode_thread *t, size_t first_row, size_t rows);
+    /* z of some columns of one row, ascending; no other can pass */
+    bool (*take)(struct encode_job *job, struct encode_thread *t, size_t first_row, size_t row, size_t n,
+                 const uint32_t *col, const float *z);
 };
 
 extern const struct pick sonde_pick_row, sonde_pick_group, sonde_pick_batch, sonde_pick_above;
@@ -112,6 +137,20 @@ static inline size_t encode_row_room(size_t k, size_t n_latents)
     const size_t usual = k + (k > 2 * TILE_COLUMNS ? k : 2 * TILE_COLUMNS);
     return usual < n_latents + TILE_COLUMNS ? usual : n_latents + TILE_COLUMNS;
 }
+
+/* Raise the floor that all threads share to just below v > 0. */
+void sonde_raise_floor(struct encode_job *job, float v);
+
+/* Can and should this job use bfloat16? Sets use16 and what goes with it. */
+void sonde_encode16_begin(struct encode_job *job);
+/* The rows of a task: as begin, scan and end of the pick would leave them (BATCH: after _settle only). False:
+ * no memory. */
+bool sonde_encode16_task(struct encode_job *job, struct encode_thread *t, size_t first, size_t rows);
+/* BATCH, when all tasks are done: compute what may be among the k largest. */
+bool sonde_encode16_settle(struct encode_job *job, sonde_pool *pool);
+/* Put the threads' counts together, and rest if it did not pay. */
+void sonde_encode16_end(struct encode_job *job);
+void sonde_thread16_free(struct thread16 *t, sonde_budget *budget);
 
 /* Fill out from the entries of all threads that `last` keeps (NULL: all). */
 enum sonde_code sonde_collect(const struct encode_job *job, const struct last_kept *last, sonde_err *err);

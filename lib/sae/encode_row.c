@@ -75,7 +75,24 @@ static bool row_end(const struct encode_job *job, struct encode_thread *t, size_
     return true;
 }
 
-const struct pick sonde_pick_row = {row_begin, row_scan, row_end};
+/* The row has nothing yet; n <= row_room. */
+static bool row_take(struct encode_job *job, struct encode_thread *t, size_t first_row, size_t row, size_t n,
+                     const uint32_t *col, const float *z)
+{
+    const size_t at = (row - first_row) * job->row_room;
+    const float bound = ((const float *)t->row_bound.p)[row - first_row];
+    uint32_t *to_col = (uint32_t *)t->row_col.p + at, kept = 0;
+    float *to_value = (float *)t->row_value.p + at;
+    for (size_t j = 0; j < n; j++) {
+        to_col[kept] = col[j];
+        to_value[kept] = z[j];
+        kept += z[j] > bound;
+    }
+    ((uint32_t *)t->row_count.p)[row - first_row] = kept;
+    return true;
+}
+
+const struct pick sonde_pick_row = {row_begin, row_scan, row_end, row_take};
 
 /* GROUP: entry g of a row is the largest of group g so far, 0 for none. */
 static bool group_begin(const struct encode_job *job, struct encode_thread *t, size_t rows)
@@ -128,4 +145,4 @@ static bool group_end(const struct encode_job *job, struct encode_thread *t, siz
     return true;
 }
 
-const struct pick sonde_pick_group = {group_begin, group_scan, group_end};
+const struct pick sonde_pick_group = {group_begin, group_scan, group_end, NULL};

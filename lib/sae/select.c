@@ -119,7 +119,7 @@ static inline float of_order(int32_t i)
 }
 
 /* The smallest float t with at most k - 1 values above: the k-th largest value. */
-static float kth_value(const sonde_kernels *kernels, const float *value, size_t n, size_t k)
+float sonde_select_value(const sonde_kernels *kernels, const float *value, size_t n, size_t k)
 {
     int32_t low = INT32_MAX, high = INT32_MIN;
     for (size_t i = 0; i < n; i++) {
@@ -139,7 +139,7 @@ static float kth_value(const sonde_kernels *kernels, const float *value, size_t 
 
 float sonde_select_row(const sonde_kernels *kernels, uint32_t *col, float *value, size_t *n, size_t k)
 {
-    const float last = kth_value(kernels, value, *n, k);
+    const float last = sonde_select_value(kernels, value, *n, k);
     size_t ties = k - sonde_count_above(kernels, value, *n, last), kept = 0;
     for (size_t i = 0; i < *n; i++) {
         const float v = value[i];
