@@ -28,7 +28,9 @@ static void make_data(struct bench *b)
     for (size_t i = 0; i < F; i++) {
         float *w = b->rows + i * D, sum = 0;
         for (size_t j = 0; j < D; j++)
-            sum += (w[j] = (float)sonde_rng_normal(&rng)) * w[j];
+            w[j] = (float)sonde_rng_normal(&rng);
+        for (size_t j = 0; j < D; j++)
+            sum += w[j] * w[j];
         for (size_t j = 0; j < D; j++)
             w[j] /= sqrtf(sum);
         b->bound[i] = 0.55f;
@@ -38,9 +40,9 @@ static void make_data(struct bench *b)
         for (size_t j = 0; j < D; j++)
             x[j] = 0.07f * (float)sonde_rng_normal(&rng);
         for (size_t s = 0; s < K; s++) {
-            const double u = sonde_rng_uniform(&rng);
+            const double u = sonde_rng_double(&rng);
             const size_t c = (size_t)(pow((double)F, u) - 1) % F;
-            const float weight = 0.5f + (float)sonde_rng_uniform(&rng);
+            const float weight = 0.5f + (float)sonde_rng_double(&rng);
             for (size_t j = 0; j < D; j++)
                 x[j] += weight * b->rows[c * D + j];
         }
