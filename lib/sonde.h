@@ -58,6 +58,7 @@
 #include "sae/synth.h"
 #include "sae/train.h"
 #include "sae/train_run.h"
+#include "sae/truth.h"
 #include "text/corpus.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"

@@ -122,12 +122,15 @@ typedef struct sonde_synth_result {
 } sonde_synth_result;
 
 /* An activation file with the truth inside:
- *   /acts/synthetic [rows, d]   /stats/synthetic/...   /rows/token, /tokens/doc, /docs/range, /docs/split
- * (one document of training rows, one held out; "tokens" are the rows) /truth/directions float32 [N, d]
- * /truth/bias float32 [d]   /truth/parent int32 [N] /truth/probability float64 [N] (designed)
- * /truth/frequency float64 [N] (share of rows in this file) /truth/indptr int64 [rows + 1], /truth/indices
- * int32, /truth/values float32: the active latents of each row Rows are made twice, first to count; memory is
- * a few MiB per thread. Errors: those of the store; SONDE_E_STOPPED (nothing stays). */
+ *   /acts/synthetic [rows, d]                        /stats/synthetic/...
+ *   /truth/directions float32 [N, d]                 /truth/bias float32 [d]
+ *   /truth/parent int32 [N]                          -1: none
+ *   /truth/probability, /truth/frequency float32 [N] designed; share of this file's rows
+ *   /truth/indptr int64 [rows + 1], /truth/indices int32, /truth/values float32   active latents of each row
+ *   /rows/token, /tokens/doc, /docs/range, /docs/split   where rows are held out: "tokens" are rows, the
+ *                                                    first document those to train on
+ * Rows are made twice, first to count; memory is a few MiB per thread. Errors: those of the store;
+ * SONDE_E_STOPPED (nothing stays). */
 enum sonde_code sonde_synth_write(const sonde_synth *s, const sonde_synth_file *f,
                                   const sonde_kernels *kernels, const sonde_work *work, const char *path,
                                   sonde_synth_result *result, sonde_err *err);

@@ -19,10 +19,6 @@ enum {
     STAT_NORM,
     STAT_NORM_SQ,
     STAT_COUNT,
-    ROW_TOKEN,
-    TOKEN_DOC,
-    DOC_RANGE,
-    DOC_SPLIT,
     DIRECTIONS,
     BIAS,
     PARENT,
@@ -31,6 +27,10 @@ enum {
     INDPTR,
     INDICES,
     VALUES,
+    ROW_TOKEN, /* this one and those below: only where rows are held out */
+    TOKEN_DOC,
+    DOC_RANGE,
+    DOC_SPLIT,
     N_DATASETS
 };
 
@@ -77,9 +77,12 @@ static uint64_t task_end(const struct job *j, size_t task)
  * --------------------------------------------------------------------------------------------------------------
  */
 
-static void layout(const sonde_synth *s, const sonde_synth_file *f, uint64_t n_active, sonde_store_dataset *d)
+/* Returns the number of datasets. Without held-out rows there are no documents: readers may choose rows of
+ * their own. */
+static size_t layout(const sonde_synth *s, const sonde_synth_file *f, uint64_t n_active,
+                     sonde_store_dataset *d)
 {
-    const uint64_t rows = f->n_rows, n = s->o.truth, dim = s->o.dim, docs = heldout_rows(f) ? 2 : 1;
+    const uint64_t rows = f->n_rows, n = s->o.truth, dim = s->o.dim, docs = 2;
     const sonde_store_dataset all[N_DATASETS] = {
         [ACTS] = {"/acts/synthetic", f->dtype, 2, {rows, dim}},
         [STAT_MEAN] = {"/stats/synthetic/mean", SONDE_F64, 1, {dim}},
@@ -101,12 +104,13 @@ static void layout(const sonde_synth *s, const sonde_synth_file *f, uint64_t n_a
         [VALUES] = {"/truth/values", SONDE_F32, 1, {n_active}},
     };
     memcpy(d, all, sizeof all);
+    return heldout_rows(f) ? N_DATASETS : ROW_TOKEN;
 }
 
-static uint64_t layout_bytes(const sonde_store_dataset *d)
+static uint64_t layout_bytes(const sonde_store_dataset *d, size_t n)
 {
     uint64_t total = 0;
-    for (size_t i = 0; i < N_DATASETS; i++) {
+    for (size_t i = 0; i < n; i++) {
         size_t bytes;
         if (!sonde_nbytes(&bytes, d[i].dim, d[i].rank, sonde_dtype_size(d[i].dtype)) ||
             __builtin_add_overflow(total, bytes, &total))
@@ -244,8 +248,8 @@ static enum sonde_code write_block(struct job *j, uint64_t first, uint64_t n, so
                       &j->norm_sq);
     const void *acts = j->f->dtype == SONDE_F32 ? (const void *)j->x : (const void *)j->half;
     if ((code = sonde_store_write(j->writer, ACTS, first, n, acts, err)) ||
-        (code = sonde_store_write(j->writer, ROW_TOKEN, first, n, j->row_token, err)) ||
-        (code = sonde_store_write(j->writer, TOKEN_DOC, first, n, j->doc, err)) ||
+        (j->n_heldout && ((code = sonde_store_write(j->writer, ROW_TOKEN, first, n, j->row_token, err)) ||
+                          (code = sonde_store_write(j->writer, TOKEN_DOC, first, n, j->doc, err)))) ||
         (code = sonde_store_write(j->writer, INDPTR, first + 1, n, j->indptr, err)) ||
         (code = sonde_store_write(j->writer, INDICES, j->entry0, entries, j->index, err)) ||
         (code = sonde_store_write(j->writer, VALUES, j->entry0, entries, j->value, err)))
@@ -328,9 +332,9 @@ static enum sonde_code write_documents(struct job *j, sonde_err *err)
     const int64_t n = (int64_t)j->f->n_rows, train = n - (int64_t)j->n_heldout,
                   range[4] = {0, train, train, n};
     const uint8_t split[2] = {0, 1};
-    uint64_t docs = j->n_heldout ? 2 : 1;
-    enum sonde_code code = sonde_store_write(j->writer, DOC_RANGE, 0, docs, range, err);
-    return code ? code : sonde_store_write(j->writer, DOC_SPLIT, 0, docs, split, err);
+    enum sonde_code code =
+        j->n_heldout ? sonde_store_write(j->writer, DOC_RANGE, 0, 2, range, err) : SONDE_OK;
+    return code || !j->n_heldout ? code : sonde_store_write(j->writer, DOC_SPLIT, 0, 2, split, err);
 }
 
 /* ---- the whole
@@ -395,8 +399,8 @@ static enum sonde_code make_file(struct job *j, const char *path, sonde_synth_re
     enum sonde_code code = prepare(j, err);
     if (code || (code = count_rows(j, err)) || (code = prepare_block(j, err)))
         return code;
-    layout(j->s, j->f, j->n_active, dataset);
-    const sonde_store_layout l = {dataset, N_DATASETS, attr, describe(j->s, j->f, attr)};
+    size_t n_datasets = layout(j->s, j->f, j->n_active, dataset);
+    const sonde_store_layout l = {dataset, n_datasets, attr, describe(j->s, j->f, attr)};
     if ((code = sonde_store_create(path, &l, j->f->overwrite, &j->writer, err)))
         return code;
     if ((code = write_rows(j, r, err)) || (code = write_stats(j, err)) || (code = write_truth(j, err)) ||
@@ -406,7 +410,7 @@ static enum sonde_code make_file(struct job *j, const char *path, sonde_synth_re
     }
     r->n_heldout = j->n_heldout;
     r->n_active = j->n_active;
-    r->file_bytes = layout_bytes(dataset);
+    r->file_bytes = layout_bytes(dataset, n_datasets);
     return sonde_store_finish(j->writer, NULL, 0, err);
 }
 
@@ -444,7 +448,7 @@ enum sonde_code sonde_synth_plan_file(const sonde_synth *s, const sonde_synth_fi
     if (code)
         return code;
     uint64_t n_active = (uint64_t)(s->mean_active * (double)f->n_rows + 0.5);
-    layout(s, f, n_active, dataset);
-    *result = (sonde_synth_result){heldout_rows(f), n_active, 0, layout_bytes(dataset)};
+    size_t n_datasets = layout(s, f, n_active, dataset);
+    *result = (sonde_synth_result){heldout_rows(f), n_active, 0, layout_bytes(dataset, n_datasets)};
     return SONDE_OK;
 }

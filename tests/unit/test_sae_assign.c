@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "assign_scipy.h"
+#include "../golden/sae_assign_values.h"
 #include "base/rng.h"
 #include "sae/assign.h"
 

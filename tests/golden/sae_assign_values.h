@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Written by tests/golden/make_assign.py with scipy 1.17.1, numpy 2.4.6. */
+ * Written by tests/golden/make_sae_assign.py with scipy 1.17.1, numpy 2.4.6. */
 static const struct scipy_case {
     size_t n_rows, n_cols;
     double least, greatest;

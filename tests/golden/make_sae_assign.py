@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Prints tests/unit/assign_scipy.h: optimal assignments by scipy.optimize.linear_sum_assignment, for costs that
-# the C test makes again from the same generator. Usage: python make_assign.py > ../unit/assign_scipy.h
+# Prints sae_assign_values.h: optimal assignments by scipy.optimize.linear_sum_assignment, for costs that
+# the C test makes again from the same generator. Usage: python make_sae_assign.py > sae_assign_values.h
 import sys
 
 import numpy as np
@@ -20,7 +20,7 @@ def costs(rows, cols):
 
 
 print("/* SPDX-License-Identifier: MIT")
-print(f" * Written by tests/golden/make_assign.py with scipy {scipy.__version__}, numpy {np.__version__}. */")
+print(f" * Written by tests/golden/make_sae_assign.py with scipy {scipy.__version__}, numpy {np.__version__}. */")
 lists = []
 print("static const struct scipy_case {\n    size_t n_rows, n_cols;\n    double least, greatest;\n    const char *columns; /* of the least sum; -1: none */\n} scipy_cases[] = {")
 for rows, cols in SHAPES:
