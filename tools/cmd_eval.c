@@ -7,6 +7,7 @@ static eval_section *const sections[] = {
     eval_subject,
     eval_metrics,
     eval_geometry,
+    eval_truth,
 };
 
 static enum sonde_code run_sections(struct eval *e, sonde_err *err)
@@ -55,6 +56,9 @@ static const struct option options[] = {
     DICT_ROWS_OPTIONS(struct eval_options, rows, "auto"),
     {"latents", OPT_FLAG, offsetof(struct eval_options, latents), NULL,
      "with --json: arrays with the frequency, mean, maximum, norms and cosines of every latent"},
+    {"truth", OPT_STRING, offsetof(struct eval_options, truth), "FILE",
+     "compare with the true directions in this file (of sonde synth), and with what is active where", NULL,
+     OPT_RESULT | OPT_FILE},
 };
 
 const struct command cmd_eval = {

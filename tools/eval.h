@@ -9,6 +9,7 @@
 struct eval_options {
     struct dict_rows_options rows;
     bool latents; /* arrays with a number for each latent */
+    const char *truth;
 };
 
 /* What the sections share. */
@@ -26,6 +27,7 @@ typedef enum sonde_code eval_section(struct eval *e, sonde_err *err);
 eval_section eval_subject; /* what is measured, on what */
 eval_section eval_metrics;
 eval_section eval_geometry;
+eval_section eval_truth;
 
 /* Set a key. A number that is NaN becomes null. Without memory the object ends as an error when it is
  * printed. */

@@ -38,6 +38,19 @@ static const struct line {
     {"encoder_decoder_cosine_sim", "cosine of a latent's encoder and decoder", 4},
     {"average_max_encoder_cosine_sim", "cosine with the nearest other encoder row", 4},
     {"average_max_decoder_cosine_sim", "cosine with the nearest other decoder row", 4},
+    {NULL, "truth", 0},
+    {"n_true", "true directions", 0},
+    {"mmcs", "cosine of a true direction with the nearest latent", 4},
+    {"mmcs_weighted", "the same, weighted by frequency", 4},
+    {"recall_at_0.9", "share of true directions with a latent above 0.9", 4},
+    {"mcc", "cosine of the pairs matched one to one", 4},
+    {"uniqueness", "different true directions that latents lean to, over latents", 4},
+    {"true_l0", "true latents active in a row", 3},
+    {"f1", "of a latent as detector of the true one it leans to", 4},
+    {"precision", "share of its activity that is right", 4},
+    {"recall", "share of the true activity that it finds", 4},
+    {"accuracy", "share of rows in which it is right", 4},
+    {"f1_matched", "f1 of the pairs matched one to one", 4},
 };
 
 static const char *text(const struct eval *e, const char *key)

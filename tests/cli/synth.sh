@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # sonde synth as a user runs it.
 . "$(dirname "$0")/harness.sh"
+. "$source_root/tests/cli/sae_files.sh"
 
 small='--dim 8 --truth 16 --active 2 --rows 3000 --seed 7'
 synth() { run sonde synth dictionary "$@"; }
@@ -92,6 +93,25 @@ run sonde synth dictionary --rows 3; code 2; err 'sonde synth: no output: -o act
 
 it memory_beyond_the_limit_is_refused
 synth --dim 1000 --truth 100k --active 2 --rows 10 --max-memory 10MiB -o no.h5; code 5; err_is_one_line; [ ! -e no.h5 ] || fail 'there is a file'
+
+it eval_scores_a_dictionary_against_the_truth
+put_sae sae 8 synthetic
+run sonde eval sae want.h5 --truth want.h5 --json; code 0; err ''
+for key in n_true mmcs mmcs_weighted recall_at_0.9 mcc uniqueness true_l0 f1 precision recall accuracy f1_matched; do out_has "^  \"$key\": [0-9]"; done
+out_has '"n_true": 16'; out_has '"n_rows": 150'; out_has '"hook": "synthetic"'
+run sonde eval sae want.h5 --truth want.h5 --json --latents; code 0
+for key in latent_truth latent_truth_cosine latent_truth_matched latent_f1; do out_has "\"$key\": \["; done
+run sonde eval sae want.h5 --truth want.h5 --all-rows; code 0; out_has '^truth$'; out_has '^  mmcs  *0\.[0-9]'; out_has '^  f1  *0\.'
+run sonde eval sae want.h5 --json; code 0; grep -q mmcs .out && fail 'scores that nobody asked for'
+
+it eval_compares_directions_where_the_rows_are_others
+synth --dim 8 --truth 5 --rows 40 -o other.h5
+run sonde eval sae want.h5 --truth other.h5 --json; code 0; err 'sonde eval: other.h5 is about 40 rows, these are 3000: no F1'
+out_has '"mcc": '; grep -q '"f1"' .out && fail 'an F1 of nothing'
+synth --dim 9 --truth 5 --rows 40 -o wide.h5
+run sonde eval sae want.h5 --truth wide.h5; code 2; err 'sonde eval: the dictionary writes rows of 8, the true directions have 9'
+run sonde eval sae want.h5 --truth sae/cfg.json; code 3; err_is_one_line
+run sonde eval sae want.h5 --truth nothing.h5; code 4; err_is_one_line
 
 it a_stop_leaves_nothing
 "$sonde" synth dictionary --dim 64 --truth 1000 --rows 100M --dtype f16 -q -o no.h5 >.out 2>.err & pid=$!
