@@ -24,6 +24,7 @@
 #include "file/store.h"
 #include "file/tensors.h"
 #include "file/torchzip.h"
+#include "file/yaml.h"
 #include "model/arch.h"
 #include "model/capture.h"
 #include "model/generate.h"
