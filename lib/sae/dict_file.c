@@ -13,6 +13,11 @@
 const sonde_dict_format *const sonde_dict_format_table[] = {
     &sonde_format_saelens,
     &sonde_format_sparsify,
+    &sonde_format_openai,
+    &sonde_format_dl,
+    &sonde_format_gemma,
+    &sonde_format_gemma_2,
+    &sonde_format_circuit_tracer,
     NULL,
 };
 
@@ -23,11 +28,21 @@ const char *const *sonde_dict_formats(bool writes)
     static const char *const all[] = {
         "saelens",
         "sparsify",
+        "openai",
+        "dictionary_learning",
+        "gemma_scope",
+        "gemma_scope_2",
+        "circuit_tracer",
         NULL,
     };
     static const char *const written[] = {
         "saelens",
         "sparsify",
+        "openai",
+        "dictionary_learning",
+        "gemma_scope",
+        "gemma_scope_2",
+        "circuit_tracer",
         NULL,
     };
     return writes ? written : all;

@@ -50,6 +50,13 @@ enum sonde_code sonde_dict_dir_of(const char *path, char **out, sonde_err *err);
 enum sonde_code sonde_dict_make_dir(const char *path, const char *const *names, bool overwrite,
                                     sonde_err *err);
 
+/* Does the name end so? */
+bool sonde_dict_ends(const char *path, const char *suffix);
+
+/* Is it a regular file that begins as a zip, and do its first 64 KiB (the pickle of a file of torch.save)
+ * hold all words (NULL at the end)? Quiet. */
+bool sonde_dict_mentions(const char *path, const char *const *words);
+
 /* ---- tensors to arrays --------------------------------------------------------------------------- */
 
 /* Open a safetensors file in a directory (by the rule of sonde_map_open_in). */
@@ -98,10 +105,26 @@ enum sonde_code sonde_dict_text(sonde_dict *d, const char *s, const char **out, 
 /* Set an entry of d->meta (value's reference is taken, NULL is out of memory); null values are left out. */
 enum sonde_code sonde_dict_set_meta(sonde_dict *d, const char *key, json_t *value, sonde_err *err);
 
+/* The text under a key of d->meta, or NULL. */
+const char *sonde_dict_meta_text(const sonde_dict *d, const char *key);
+
+/* N of a hook "blocks.N...", or -1 (also for NULL). */
+int sonde_dict_layer_of(const char *hook);
+
+/* d in the form that a format takes: b_dec subtracted or not, gates as they are or made thresholds. *use is d
+ * itself or *copy, which the caller frees (NULL where d fits). */
+enum sonde_code sonde_dict_in_form(const sonde_dict *d, bool pre_bias, bool gates, const sonde_dict **use,
+                                   sonde_dict **copy, sonde_err *err);
+
 /* A JSON object as a file: sorted keys, two spaces, 17 digits; the reference is taken. */
 enum sonde_code sonde_dict_write_json(const char *path, json_t *object, bool overwrite, sonde_err *err);
 
 extern const sonde_dict_format sonde_format_saelens;
 extern const sonde_dict_format sonde_format_sparsify;
+extern const sonde_dict_format sonde_format_openai;
+extern const sonde_dict_format sonde_format_dl;
+extern const sonde_dict_format sonde_format_gemma;
+extern const sonde_dict_format sonde_format_gemma_2;
+extern const sonde_dict_format sonde_format_circuit_tracer;
 
 #endif
