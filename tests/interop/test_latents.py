@@ -81,6 +81,40 @@ def nearest(w):
     return c.max(1).mean()
 
 
+def sae_lens_numbers(path, x):
+    """The numbers of SAELens' own evaluation, given the rows as one batch of a model's activations."""
+    try:
+        import torch
+        from sae_lens import SAE
+        from sae_lens.evals import get_featurewise_weight_based_metrics, get_sparsity_and_variance_metrics
+    except ImportError as e:
+        print(f"SKIP sae_lens: {e}")
+        return None, None
+    sae = SAE.load_from_disk(path)
+    acts = torch.from_numpy(x.astype(np.float32))
+
+    class Rows:
+        def get_batch_tokens(self, n):
+            return torch.zeros((1, len(x)), dtype=torch.long)
+
+        def run_with_cache(self, tokens, **kwargs):
+            return None, {"blocks.1.hook_resid_post": acts[None]}
+
+        def scale(self, a):
+            return a
+
+        unscale = scale
+
+    with torch.no_grad():
+        numbers, _ = get_sparsity_and_variance_metrics(
+            sae, Rows(), Rows(), Rows(), 1, True, True, True, True, 1, {})
+        weights = get_featurewise_weight_based_metrics(sae)
+        latents = sae.encode(acts).numpy()
+    numbers["encoder_norm_mean"] = float(np.mean(weights["encoder_norm"]))
+    numbers["encoder_decoder_cosine_sim"] = float(np.mean(weights["encoder_decoder_cosine_sim"]))
+    return numbers, latents
+
+
 def main():
     rng = np.random.default_rng(0)
     N, d, F = 5000, 16, 64
@@ -136,6 +170,13 @@ def main():
         }
         for k, value in expected.items():
             check(f"eval_{k}", np.isclose(j[k], value, rtol=1e-5, atol=1e-6), f"{j[k]}, numpy says {value}")
+        theirs, latents = sae_lens_numbers(tmp / "sae", x)
+        if theirs:
+            close = np.isclose(have, latents, atol=1e-5)
+            check("sae_lens_latents", close.all() or margin < 1e-5, f"{(~close).sum()} differ")
+            for k, value in sorted(theirs.items()):
+                # float32 sums over 5000 rows on their side
+                check(f"sae_lens_{k}", k in j and np.isclose(j[k], value, rtol=2e-5), f"{j.get(k)}, SAELens says {value}")
     print(f"{passed} passed, {failed} failed")
     return failed != 0
 

@@ -224,6 +224,18 @@ static void legacy_weighs_rows_alike_and_the_other_by_their_variance(void **stat
     sonde_metrics_free(m);
 }
 
+/* The row at the mean has no share of its own, whatever its error; B counts the error. */
+static void a_row_at_the_mean_counts_for_the_others_only(void **state)
+{
+    (void)state;
+    static const float y[3] = {-1, 0, 1}, h[3] = {-1, 0.5f, 1};
+    sonde_metrics *m = measure(y, h, 3, 1, NULL, 0, 3, NULL);
+    assert_true(m->explained_variance_legacy == 1.0);
+    assert_true(near(m->explained_variance, 1.0 - 0.25 / 2.0, 1e-15));
+    assert_true(near(m->l2_ratio, 1.0, 1e-15)); /* a row without a norm has no ratio */
+    sonde_metrics_free(m);
+}
+
 static void c_is_never_below_b(void **state)
 {
     (void)state;
@@ -355,6 +367,7 @@ int main(void)
         cmocka_unit_test(pieces_and_threads_change_no_bit),
         cmocka_unit_test(a_constant_error_is_forgiven_by_c_alone),
         cmocka_unit_test(legacy_weighs_rows_alike_and_the_other_by_their_variance),
+        cmocka_unit_test(a_row_at_the_mean_counts_for_the_others_only),
         cmocka_unit_test(c_is_never_below_b),
         cmocka_unit_test(a_perfect_reconstruction_explains_everything),
         cmocka_unit_test(zeros_explain_less_than_nothing_and_the_mean_nothing),
