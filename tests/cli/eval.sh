@@ -76,6 +76,16 @@ err "sonde eval: the training left out 'first:3,ids:5,ids:7,ids:8', this leaves 
 cp ours/run.json sae; run sonde eval sae rows.npy --json; code 0; err ''; out_has '"n_rows": 60'; rm sae/run.json
 echo '{"data": 3, "options": [' >ours/run.json; run sonde eval ours acts.h5 --all-rows --json; code 0; out_has '"n_rows": 600'
 
+it a_transcoder_is_measured_against_its_target
+cp -r wide trans
+sed -e 's/"architecture": "standard"/"architecture": "transcoder", "d_out": '"$width"'/' \
+    -e 's/"hook_name": "[^"]*"/"hook_name": "blocks.0.hook_resid_post", "hook_name_out": "blocks.1.hook_resid_post"/' wide/cfg.json >trans/cfg.json
+run sonde eval trans acts.h5 --json; code 0; err ''
+out_has '"hook": "blocks.0.hook_resid_post"'; out_has '"hook_out": "blocks.1.hook_resid_post"'; out_has "\"d_out\": $width"
+out_has '"explained_variance": 0.[0-9]*[1-9]' # the layer between is not the identity
+run sonde eval trans acts.h5 --hook-out blocks.0.hook_resid_post --json; code 0; out_has '"explained_variance": 1.0'
+run sonde eval trans acts.h5; code 0; out_has '^blocks.0.hook_resid_post -> blocks.1.hook_resid_post, '
+
 it no_bit_depends_on_threads
 run sonde eval wide acts.h5 --all-rows --json --latents --threads 1; cp .out one
 for threads in 2 3; do run sonde eval wide acts.h5 --all-rows --json --latents --threads $threads; cmp -s .out one || fail "$threads threads"; done
