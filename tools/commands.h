@@ -13,5 +13,6 @@ extern const struct command cmd_generate;
 extern const struct command cmd_info;
 extern const struct command cmd_synth;
 extern const struct command cmd_tokenize;
+extern const struct command cmd_train;
 
 #endif

@@ -110,6 +110,7 @@ const struct command *const commands[] = {
     &cmd_tokenize,
     &cmd_generate,
     &cmd_capture,
+    &cmd_train,
     &cmd_eval,
     &cmd_encode,
     &cmd_convert,

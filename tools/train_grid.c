@@ -71,7 +71,8 @@ enum sonde_code grid_add(struct grid *g, const char *word, sonde_err *err)
     char name[32];
     size_t which = 0;
     if (!equals)
-        return sonde_fail(err, SONDE_E_USAGE, "--grid: '%s' is not NAME=VALUES (k=4,8,16 or seed=0..4)", word);
+        return sonde_fail(err, SONDE_E_USAGE, "--grid: '%s' is not NAME=VALUES (k=4,8,16 or seed=0..4)",
+                          word);
     snprintf(name, sizeof name, "%.*s", (int)(equals - word < 31 ? equals - word : 31), word);
     while (which < N_AXES && strcmp(axes[which].name, name))
         which++;
@@ -95,11 +96,13 @@ enum sonde_code grid_add(struct grid *g, const char *word, sonde_err *err)
         }
     g->n_points *= a->n;
     if (!code && g->n_points > GRID_POINTS)
-        code = sonde_fail(err, SONDE_E_USAGE, "--grid: %zu dictionaries, at most %d are possible", g->n_points, GRID_POINTS);
+        code = sonde_fail(err, SONDE_E_USAGE, "--grid: %zu dictionaries, at most %d are possible",
+                          g->n_points, GRID_POINTS);
     return code;
 }
 
-static enum sonde_code set(const struct grid_axis *a, const char *value, sonde_train_options *o, sonde_err *err)
+static enum sonde_code set(const struct grid_axis *a, const char *value, sonde_train_options *o,
+                           sonde_err *err)
 {
     size_t which = 0;
     while (strcmp(axes[which].name, a->name))
@@ -120,7 +123,8 @@ static enum sonde_code set(const struct grid_axis *a, const char *value, sonde_t
     return ok ? SONDE_OK : sonde_fail(err, SONDE_E_USAGE, "--grid: %s=%s is not a number", a->name, value);
 }
 
-enum sonde_code grid_apply(const struct grid *g, size_t i, sonde_train_options *o, char *name, size_t n, sonde_err *err)
+enum sonde_code grid_apply(const struct grid *g, size_t i, sonde_train_options *o, char *name, size_t n,
+                           sonde_err *err)
 {
     size_t at = 0, below = g->n_points;
     name[0] = 0;
@@ -131,7 +135,8 @@ enum sonde_code grid_apply(const struct grid *g, size_t i, sonde_train_options *
         const enum sonde_code code = set(a, value, o, err);
         if (code)
             return code;
-        const int k = snprintf(name + at, n - at, "%s%s%s", j ? "_" : "", strcmp(a->name, "arch") ? a->name : "", value);
+        const int k = snprintf(name + at, n - at, "%s%s%s", j ? "_" : "",
+                               strcmp(a->name, "arch") ? a->name : "", value);
         at += k > 0 && (size_t)k < n - at ? (size_t)k : 0;
     }
     return SONDE_OK;

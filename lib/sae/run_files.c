@@ -54,7 +54,7 @@ static size_t list_steps(const char *dir, uint64_t *step, size_t max)
 /* ---- checkpoints
  * --------------------------------------------------------------------------------------------------- */
 
-void run_forget_checkpoints(const char *dir, size_t keep)
+void training_forget_checkpoints(const char *dir, size_t keep)
 {
     uint64_t step[64];
     char path[4096];
@@ -65,7 +65,7 @@ void run_forget_checkpoints(const char *dir, size_t keep)
     }
 }
 
-enum sonde_code run_checkpoint(struct run *r, sonde_source_position at, sonde_err *err)
+enum sonde_code training_checkpoint(struct run *r, sonde_source_position at, sonde_err *err)
 {
     char path[4096];
     enum sonde_code code = SONDE_OK;
@@ -75,7 +75,7 @@ enum sonde_code run_checkpoint(struct run *r, sonde_source_position at, sonde_er
             code = state_save(r->job[j].trainer, at, r->job[j].config, path, err);
     }
     for (size_t j = 0; j < r->n_jobs && !code; j++)
-        run_forget_checkpoints(r->job[j].dir, 2);
+        training_forget_checkpoints(r->job[j].dir, 2);
     r->saved_s = seconds();
     return code;
 }
@@ -123,7 +123,7 @@ static enum sonde_code adopt(struct run *r, uint64_t step, sonde_source_position
 
 /* A damaged checkpoint gives way to the one before it, and the run says so; a changed configuration is
  * refused. */
-enum sonde_code run_resume(struct run *r, sonde_err *err)
+enum sonde_code training_resume(struct run *r, sonde_err *err)
 {
     uint64_t step[64];
     enum sonde_code code = SONDE_OK;
@@ -154,9 +154,9 @@ enum sonde_code run_resume(struct run *r, sonde_err *err)
     return code;
 }
 
-enum sonde_code run_stop(struct run *r, sonde_source_position at, sonde_err *err)
+enum sonde_code training_stop(struct run *r, sonde_source_position at, sonde_err *err)
 {
-    const enum sonde_code code = run_checkpoint(r, at, err);
+    const enum sonde_code code = training_checkpoint(r, at, err);
     return code ? code
                 : sonde_fail(err, SONDE_E_STOPPED,
                              "stopped after step %llu of %llu, the state is saved; --resume goes on",
@@ -165,12 +165,12 @@ enum sonde_code run_stop(struct run *r, sonde_source_position at, sonde_err *err
 
 /* With one job its state is that before the bad step, and is saved; of several some have taken the step, so
  * their last checkpoints stand. The first error is what the caller hears. */
-enum sonde_code run_keep_last_good(struct run *r, sonde_source_position at, sonde_err *err)
+enum sonde_code training_keep_last_good(struct run *r, sonde_source_position at, sonde_err *err)
 {
     if (r->n_jobs > 1)
         return SONDE_E_NUMERIC;
     sonde_err second;
-    if (run_checkpoint(r, at, &second) == SONDE_OK && err) {
+    if (training_checkpoint(r, at, &second) == SONDE_OK && err) {
         const size_t n = strlen(err->msg);
         snprintf(err->msg + n, sizeof err->msg - n, "; the state before it is in %s/checkpoints",
                  r->job[0].dir);
@@ -178,7 +178,7 @@ enum sonde_code run_keep_last_good(struct run *r, sonde_source_position at, sond
     return SONDE_E_NUMERIC;
 }
 
-enum sonde_code run_after_step(struct run *r, sonde_err *err)
+enum sonde_code training_after_step(struct run *r, sonde_err *err)
 {
     enum sonde_code code = SONDE_OK;
     if (r->step % r->log_every == 0 || r->step == r->n_steps) {
@@ -190,11 +190,11 @@ enum sonde_code run_after_step(struct run *r, sonde_err *err)
     if (code || r->step == r->n_steps)
         return code;
     if (sonde_work_stopped(r->work))
-        return run_stop(r, sonde_source_tell(r->source), err);
+        return training_stop(r, sonde_source_tell(r->source), err);
     const uint64_t every = r->what->checkpoint_every;
     if ((every && r->step % every == 0) ||
         (r->what->checkpoint_s > 0 && seconds() - r->saved_s >= r->what->checkpoint_s))
-        return run_checkpoint(r, sonde_source_tell(r->source), err);
+        return training_checkpoint(r, sonde_source_tell(r->source), err);
     return SONDE_OK;
 }
 
@@ -238,7 +238,7 @@ static enum sonde_code write_run(const struct run *r, const struct job *j, bool 
     return write_json(j->dir, "run.json", o, err);
 }
 
-enum sonde_code run_describe(const struct run *r, const struct job *j, sonde_err *err)
+enum sonde_code training_describe(const struct run *r, const struct job *j, sonde_err *err)
 {
     return write_run(r, j, false, err);
 }
@@ -267,7 +267,7 @@ static void describe_dict(const struct run *r, const struct job *j)
     }
 }
 
-enum sonde_code run_save(struct run *r, struct job *j, sonde_err *err)
+enum sonde_code training_save(struct run *r, struct job *j, sonde_err *err)
 {
     enum sonde_code code = SONDE_OK;
     if (!j->dict->sparsity &&

@@ -51,23 +51,25 @@ struct run {
     char note[400];
 };
 
-enum sonde_code run_open(struct run *r, const sonde_train_run *what, const sonde_work *work, sonde_err *err);
-void run_close(struct run *r);
+enum sonde_code training_open(struct run *r, const sonde_train_run *what, const sonde_work *work,
+                              sonde_err *err);
+void training_close(struct run *r);
 
 /* [n, d] floats within the budget, and back. */
-enum sonde_code run_floats(struct run *r, size_t n, size_t d, float **out, sonde_err *err);
-void run_floats_free(struct run *r, size_t n, size_t d, float *p);
+enum sonde_code training_floats(struct run *r, size_t n, size_t d, float **out, sonde_err *err);
+void training_floats_free(struct run *r, size_t n, size_t d, float *p);
 
 /* run_files.c: checkpoints, and what stands in the directories */
-enum sonde_code run_resume(struct run *r,
-                           sonde_err *err); /* the newest checkpoint that all jobs have; step 0: none */
-enum sonde_code run_checkpoint(struct run *r, sonde_source_position at, sonde_err *err);
-enum sonde_code run_after_step(struct run *r, sonde_err *err); /* log and checkpoint where it is time; stop */
-enum sonde_code run_stop(struct run *r, sonde_source_position at, sonde_err *err);
-enum sonde_code run_keep_last_good(struct run *r, sonde_source_position at, sonde_err *err);
-enum sonde_code run_save(struct run *r, struct job *j, sonde_err *err);
-enum sonde_code run_describe(const struct run *r, const struct job *j, sonde_err *err); /* run.json */
-void run_forget_checkpoints(const char *dir, size_t keep); /* all but the newest */
+enum sonde_code training_resume(struct run *r,
+                                sonde_err *err); /* the newest checkpoint that all jobs have; step 0: none */
+enum sonde_code training_checkpoint(struct run *r, sonde_source_position at, sonde_err *err);
+enum sonde_code training_after_step(struct run *r,
+                                    sonde_err *err); /* log and checkpoint where it is time; stop */
+enum sonde_code training_stop(struct run *r, sonde_source_position at, sonde_err *err);
+enum sonde_code training_keep_last_good(struct run *r, sonde_source_position at, sonde_err *err);
+enum sonde_code training_save(struct run *r, struct job *j, sonde_err *err);
+enum sonde_code training_describe(const struct run *r, const struct job *j, sonde_err *err); /* run.json */
+void training_forget_checkpoints(const char *dir, size_t keep); /* all but the newest */
 
 /* run_log.c */
 void log_step(struct job *j);

@@ -14,7 +14,7 @@ enum sonde_code measure_begin(struct run *r, struct job *j, sonde_err *err)
     if (code || (code = sonde_encoder_new(j->dict, r->kernels, false, pool, budget, &j->encoder, err)))
         return code;
     j->f.budget = budget;
-    if ((code = run_floats(r, (size_t)r->options->batch, j->trainer->d_out, &j->y, err)))
+    if ((code = training_floats(r, (size_t)r->options->batch, j->trainer->d_out, &j->y, err)))
         return code;
     j->count = calloc(j->trainer->F, sizeof *j->count);
     j->sum = calloc(j->trainer->d_out, sizeof *j->sum);

@@ -19,7 +19,7 @@ static sonde_budget *budget_of(const struct run *r)
     return r->work ? r->work->budget : NULL;
 }
 
-enum sonde_code run_floats(struct run *r, size_t n, size_t d, float **out, sonde_err *err)
+enum sonde_code training_floats(struct run *r, size_t n, size_t d, float **out, sonde_err *err)
 {
     size_t count, bytes;
     if (!sonde_mul(&count, n, d) || !sonde_mul(&bytes, count, sizeof(float)) ||
@@ -33,7 +33,7 @@ enum sonde_code run_floats(struct run *r, size_t n, size_t d, float **out, sonde
     return SONDE_OK;
 }
 
-void run_floats_free(struct run *r, size_t n, size_t d, float *p)
+void training_floats_free(struct run *r, size_t n, size_t d, float *p)
 {
     if (p)
         sonde_budget_release(budget_of(r), n * d * sizeof(float));
@@ -92,7 +92,7 @@ static void remove_results(const char *dir)
         "timing.jsonl"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         remove_file(dir, names[i]);
-    run_forget_checkpoints(dir, 0);
+    training_forget_checkpoints(dir, 0);
 }
 
 static enum sonde_code prepare_dir(const struct run *r, struct job *j, sonde_err *err)
@@ -148,10 +148,11 @@ static enum sonde_code open_job(struct run *r, struct job *j, const sonde_train_
         return sonde_fail(err, SONDE_E_MEMORY, "no memory for the options of a run");
     if ((code = prepare_dir(r, j, err)))
         return code;
-    return r->what->resume && exists(j->dir, "run.json") ? SONDE_OK : run_describe(r, j, err);
+    return r->what->resume && exists(j->dir, "run.json") ? SONDE_OK : training_describe(r, j, err);
 }
 
-enum sonde_code run_open(struct run *r, const sonde_train_run *what, const sonde_work *work, sonde_err *err)
+enum sonde_code training_open(struct run *r, const sonde_train_run *what, const sonde_work *work,
+                              sonde_err *err)
 {
     const sonde_source_info *info = sonde_source_about(what->source);
     enum sonde_code code;
@@ -168,9 +169,9 @@ enum sonde_code run_open(struct run *r, const sonde_train_run *what, const sonde
     for (size_t j = 0; j < r->n_jobs; j++)
         r->job[j].log_fd = r->job[j].timing_fd = r->job[j].lock_fd = -1;
     const size_t batch = (size_t)r->options->batch;
-    if ((code = run_floats(r, batch, info->d_in, &r->x, err)))
+    if ((code = training_floats(r, batch, info->d_in, &r->x, err)))
         return code;
-    if (info->hook_out && (code = run_floats(r, batch, info->d_out, &r->y, err)))
+    if (info->hook_out && (code = training_floats(r, batch, info->d_out, &r->y, err)))
         return code;
     for (size_t j = 0; j < r->n_jobs; j++)
         if ((code = open_job(r, &r->job[j], &what->job[j], err)))
@@ -184,7 +185,7 @@ static void close_fd(int fd)
         close(fd);
 }
 
-void run_close(struct run *r)
+void training_close(struct run *r)
 {
     const sonde_source_info *info = r->source ? sonde_source_about(r->source) : NULL;
     for (size_t i = 0; i < r->n_jobs; i++) {
@@ -196,15 +197,15 @@ void run_close(struct run *r)
         sonde_encoder_free(j->encoder);
         sonde_sparse_free(&j->f);
         sonde_dict_free(j->dict);
-        run_floats_free(r, (size_t)r->options->batch, info->d_out, j->y);
+        training_floats_free(r, (size_t)r->options->batch, info->d_out, j->y);
         sonde_trainer_free(j->trainer);
         free(j->config);
         free(j->count);
         free(j->sum);
     }
     if (info) {
-        run_floats_free(r, (size_t)r->options->batch, info->d_in, r->x);
-        run_floats_free(r, (size_t)r->options->batch, info->d_out, r->y);
+        training_floats_free(r, (size_t)r->options->batch, info->d_in, r->x);
+        training_floats_free(r, (size_t)r->options->batch, info->d_out, r->y);
     }
     free(r->job);
 }

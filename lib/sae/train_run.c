@@ -25,15 +25,15 @@ static enum sonde_code fit(struct run *r, sonde_err *err)
     const sonde_source_info *info = sonde_source_about(r->source);
     const size_t n = info->n_train < FIT_ROWS ? (size_t)info->n_train : FIT_ROWS;
     float *x = NULL, *y = NULL;
-    enum sonde_code code = run_floats(r, n, info->d_in, &x, err);
+    enum sonde_code code = training_floats(r, n, info->d_in, &x, err);
     if (!code && r->y)
-        code = run_floats(r, n, info->d_out, &y, err);
+        code = training_floats(r, n, info->d_out, &y, err);
     if (!code)
         code = sonde_source_next(r->source, n, x, y, NULL, r->work, err);
     for (size_t j = 0; !code && j < r->n_jobs; j++)
         code = sonde_trainer_fit(r->job[j].trainer, x, y, n, r->work, err);
-    run_floats_free(r, n, info->d_in, x);
-    run_floats_free(r, n, info->d_out, y);
+    training_floats_free(r, n, info->d_in, x);
+    training_floats_free(r, n, info->d_out, y);
     return code ? code : sonde_source_seek(r->source, (sonde_source_position){0}, err);
 }
 
@@ -77,12 +77,12 @@ static enum sonde_code train_steps(struct run *r, sonde_err *err)
         const size_t n = (size_t)(left < batch ? left : batch);
         const sonde_source_position before = sonde_source_tell(r->source);
         if ((code = next_rows(r, n, err)))
-            return code == SONDE_E_STOPPED ? run_stop(r, before, err) : code;
+            return code == SONDE_E_STOPPED ? training_stop(r, before, err) : code;
         if ((code = step_all(r, n, err)))
-            return code == SONDE_E_NUMERIC ? run_keep_last_good(r, before, err) : code;
+            return code == SONDE_E_NUMERIC ? training_keep_last_good(r, before, err) : code;
         r->step = step + 1;
         report_progress(r, &r->job[step % r->n_jobs]);
-        code = run_after_step(r, err);
+        code = training_after_step(r, err);
     }
     return code;
 }
@@ -166,19 +166,19 @@ static enum sonde_code finish(struct run *r, sonde_err *err)
     if (!code)
         code = each_batch(r, n_train < MEASURE_ROWS ? n_train : MEASURE_ROWS, measure_batch, err);
     for (size_t j = 0; j < r->n_jobs && !code; j++)
-        code = run_save(r, &r->job[j], err);
+        code = training_save(r, &r->job[j], err);
     return code;
 }
 
 static enum sonde_code train(struct run *r, sonde_err *err)
 {
-    enum sonde_code code = run_resume(r, err);
+    enum sonde_code code = training_resume(r, err);
     if (!code && r->step == 0)
         code = fit(r, err);
     if (!code)
         code = train_steps(r, err);
     if (!code)
-        code = run_checkpoint(r, sonde_source_tell(r->source), err);
+        code = training_checkpoint(r, sonde_source_tell(r->source), err);
     return code ? code : finish(r, err);
 }
 
@@ -186,13 +186,13 @@ enum sonde_code sonde_train(const sonde_train_run *what, const sonde_work *work,
                             char note[400], sonde_err *err)
 {
     struct run r = {0};
-    enum sonde_code code = run_open(&r, what, work, err);
+    enum sonde_code code = training_open(&r, what, work, err);
     if (!code)
         code = train(&r, err);
     if (note)
         memcpy(note, r.note, sizeof r.note);
     for (size_t j = 0; j < r.n_jobs && result && !code; j++)
         result[j] = r.job[j].result;
-    run_close(&r);
+    training_close(&r);
     return code;
 }
