@@ -12,14 +12,15 @@
 #define VERSION                                                                                              \
     "6.18.0" /* of the layout: what metadata.sae_lens_version says where nothing better is known */
 
-/* Which of its architectures holds d. topk, gated and groupmax of equal widths are computed alike whether
- * they reconstruct or predict, so they need no transcoder of their own. */
+/* Which of its architectures holds d. What has equal widths and no skip connection is computed alike whether
+ * it reconstructs or predicts; it is called a transcoder where SAELens has one for it and its rules (no b_dec
+ * subtracted, no norm) allow. */
 static const sonde_saelens_arch *arch_of(const sonde_dict *d)
 {
-    bool skip = d->w_skip != NULL;
-    bool transcoder = sonde_dict_is_transcoder(d);
-    if (d->act != SONDE_DICT_RELU && d->act != SONDE_DICT_JUMPRELU)
-        transcoder = skip || d->d_in != d->d_out;
+    bool skip = d->w_skip != NULL, must = skip || d->d_in != d->d_out;
+    bool may = (d->act == SONDE_DICT_RELU || d->act == SONDE_DICT_JUMPRELU) && !d->pre_bias &&
+               d->norm == SONDE_DICT_NORM_NONE;
+    bool transcoder = must || (may && sonde_dict_is_transcoder(d));
     const sonde_saelens_arch *a = sonde_saelens_archs;
     while (a->act != d->act || a->transcoder != transcoder || a->skip != skip || a->batch)
         a++; /* every combination has its row */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Drives dictionaries for test_sae_formats.py: sae_tool DICT X.npy F.npy Y.npy encodes the rows of X (float32 [n,
- * d_in]) and decodes them again; F and Y are dense. */
+ * Drives dictionaries for test_sae_formats.py: sae_tool DICT X.npy F.npy Y.npy encodes the rows of X (float32
+ * [n, d_in]) and decodes them again; F and Y are dense. */
 #include <stdio.h>
 #include <stdlib.h>
 
