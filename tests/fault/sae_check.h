@@ -37,7 +37,7 @@ static inline enum sonde_code check_load(const char *path, const char *format, s
         sonde_dict_free(d);
     } else if (rc == SONDE_E_NUMERIC) {
         check_that(err->code == rc &&
-                   strstr(err->msg, " is NaN at ") + (strstr(err->msg, " is infinite at ") != NULL));
+                   (strstr(err->msg, " is NaN at ") || strstr(err->msg, " is infinite at ")));
     } else {
         check_refusal(rc, err);
     }
