@@ -10,7 +10,7 @@
 #if TILE_ROWS == 14
 #define GATHER_VECS 16
 #else
-#define GATHER_VECS 4
+#define GATHER_VECS 6
 #endif
 #define GATHER_AHEAD 4 /* entries of the list by which rows are fetched ahead */
 

@@ -10,7 +10,9 @@
 #include "num/sparse.h"
 #include "sae/encode.h"
 
-enum { D = 768, F = 12288, BATCH = 4096, K = 32 };
+enum { BATCH = 4096 };
+
+static size_t D, F, K; /* of the shape being measured */
 
 static float *x, *w_rows, *y, *bias, *bound;
 static sonde_packed w;
@@ -29,7 +31,8 @@ static void must(enum sonde_code code, const sonde_err *err)
 static double sgemm(void)
 {
     const double t = cpu_s();
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, BATCH, F, D, 1.0f, x, D, w_rows, D, 0.0f, y, F);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, BATCH, (blasint)F, (blasint)D, 1.0f, x, (blasint)D,
+                w_rows, (blasint)D, 0.0f, y, (blasint)F);
     return cpu_s() - t;
 }
 
@@ -67,15 +70,14 @@ static void compare(const char *what, const sonde_encoding *e, double (*fn)(cons
             ratio[i] = a / b;
         }
     }
-    printf("%-22s %7.1f ms  sgemm %7.1f ms  ratio %.3f\n", what, 1e3 * median(ours, n_pairs),
+    printf("%-22s %7.2f ms  sgemm %7.2f ms  ratio %.3f\n", what, 1e3 * median(ours, n_pairs),
            1e3 * median(theirs, n_pairs), median(ratio, n_pairs));
     fflush(stdout);
 }
 
 static void encoders(void)
 {
-    sonde_encoding e = {
-        .w = &w, .bias = bias, .bound = bound, .pick = SONDE_PICK_BATCH, .k = (size_t)K * BATCH};
+    sonde_encoding e = {.w = &w, .bias = bias, .bound = bound, .pick = SONDE_PICK_BATCH, .k = K * BATCH};
     compare("product, nothing kept", &e, product_alone);
     compare("batch, no hint", &e, encode);
     e.hint = 0.8f * smallest_kept();
@@ -115,7 +117,7 @@ static double adam(const sonde_kernels *k)
 {
     const sonde_adam o = {1.0f, 0.9f, 0.999f, 1e-8f, 1e-4f, 1.0f, 0.1f, 0.001f};
     const double t = cpu_s();
-    sonde_adam_update(k, &o, (size_t)D * F, moments[2], w_rows, moments[0], moments[1]);
+    sonde_adam_update(k, &o, D * F, moments[2], w_rows, moments[0], moments[1]);
     return cpu_s() - t;
 }
 
@@ -123,7 +125,7 @@ static double copy(const sonde_kernels *k)
 {
     const double t = cpu_s();
     (void)k;
-    memcpy(moments[0], w_rows, sizeof(float) * D * F);
+    memcpy(moments[0], w_rows, D * F * sizeof(float));
     return cpu_s() - t;
 }
 
@@ -142,24 +144,43 @@ static void bandwidth(const char *what, const sonde_kernels *k, double (*fn)(con
 
 static void sparse_kernels(const sonde_kernels *k)
 {
-    const double rows = 4.0 * BATCH * K * D, matrix = 4.0 * D * F;
+    const double rows = 4.0 * BATCH * (double)(K * D), matrix = 4.0 * (double)(D * F);
     uint32_t seed = 1;
-    lists = calloc((size_t)BATCH * K, sizeof *lists);
+    lists = calloc(BATCH * K, sizeof *lists);
     values = numbers(K, 5);
     for (int i = 0; i < 3; i++)
-        moments[i] = numbers((size_t)D * F, 6 + (unsigned)i);
+        moments[i] = numbers(D * F, 6 + (unsigned)i);
     if (!lists)
         exit(5);
-    for (size_t i = 0; i < (size_t)D * F; i++)
+    for (size_t i = 0; i < D * F; i++)
         moments[1][i] = fabsf(moments[1][i]);
-    for (size_t i = 0; i < (size_t)BATCH * K; i++) {
+    for (size_t i = 0; i < BATCH * K; i++) {
         seed = seed * 1664525u + 1013904223u;
-        lists[i] = (seed >> 8) % F;
+        lists[i] = (seed >> 8) % (uint32_t)F;
     }
     bandwidth("memcpy", k, copy, 2 * matrix);
     bandwidth("gather_sum", k, sums, rows);
     bandwidth("gather_dot", k, dots, rows);
     bandwidth("adam", k, adam, 7 * matrix);
+}
+
+static void shape(const sonde_kernels *kernels, size_t d, size_t f, size_t k)
+{
+    D = d;
+    F = f;
+    K = k;
+    printf("d %zu, F %zu, k %zu, batch %d\n", D, F, K, BATCH);
+    free(x), free(w_rows), free(y), free(bias), free(bound), free(w.data);
+    x = numbers(BATCH * D, 1);
+    w_rows = numbers(F * D, 2);
+    y = numbers(BATCH * F, 3);
+    bias = numbers(F, 4);
+    bound = numbers(F, 4);
+    const size_t floats = sonde_packed_floats(kernels, D, F);
+    w = (sonde_packed){kernels, D, F, numbers(floats, 0)};
+    memset(w.data, 0, floats * sizeof(float));
+    sonde_pack(&w, 0, D, 0, F, w_rows, 1, D);
+    encoders();
 }
 
 int main(int argc, char **argv)
@@ -168,17 +189,9 @@ int main(int argc, char **argv)
     sonde_err err;
     if (argc > 2 && atoi(argv[2]) > 0 && atoi(argv[2]) < PAIRS)
         n_pairs = atoi(argv[2]);
-    x = numbers((size_t)BATCH * D, 1);
-    w_rows = numbers((size_t)F * D, 2);
-    y = numbers((size_t)BATCH * F, 3);
-    bias = numbers(F, 4);
-    bound = numbers(F, 4);
-    const size_t floats = sonde_packed_floats(kernels, D, F);
-    w = (sonde_packed){kernels, D, F, numbers(floats, 0)};
-    memset(w.data, 0, floats * sizeof(float));
-    sonde_pack(&w, 0, D, 0, F, w_rows, 1, D);
     must(sonde_encode_space_new(1, NULL, &space, &err), &err);
-    encoders();
+    shape(kernels, 64, 1024, 16);
+    shape(kernels, 768, 12288, 32);
     sparse_kernels(kernels);
     return 0;
 }
