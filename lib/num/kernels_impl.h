@@ -57,6 +57,8 @@ struct sonde_kernels {
     size_t (*scan_above_each)(const float *v, size_t n, const float *bound, uint32_t col0, uint32_t *col,
                               float *value);
     size_t (*count_above)(const float *v, size_t n, float bound);
+    float (*kth_largest)(size_t n, size_t k, const float *value);
+    float (*keep_largest)(size_t n, size_t k, uint32_t *col, float *value);
     void (*gather_sum)(size_t n, const uint32_t *index, const float *value, const float *w, size_t ldw,
                        size_t d, const float *from, const float *bias, float *y);
     void (*gather_dot)(size_t n, const uint32_t *index, const float *w, size_t ldw, size_t d, const float *u,

@@ -7,10 +7,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LANES       16
-#define PANEL_VECS  1
-#define TILE_ROWS   6 /* 12 accumulators, 2 of W, 1 of X */
-#define KERNEL_NAME "avx2"
+#define LANES        16
+#define PANEL_VECS   1
+#define TILE_ROWS    6 /* 12 accumulators, 2 of W, 1 of X */
+#define KERNEL_NAME  "avx2"
+#define PACKS_ALWAYS 0 /* packing lanes costs less than a branch that is not foreseen */
 
 typedef struct vf {
     __m256 a, b; /* lanes 0..7, 8..15 */
@@ -161,6 +162,10 @@ static inline vi vi_or(vi x, vi y)
 static inline vi vi_xor(vi x, vi y)
 {
     return (vi){_mm256_xor_si256(x.a, y.a), _mm256_xor_si256(x.b, y.b)};
+}
+static inline vi vi_load(const uint32_t *p)
+{
+    return (vi){_mm256_loadu_si256((const void *)p), _mm256_loadu_si256((const void *)(p + 8))};
 }
 static inline vi vi_iota(void)
 {

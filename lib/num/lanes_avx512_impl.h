@@ -7,10 +7,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LANES       16
-#define PANEL_VECS  2  /* a panel of packed weights is this many vf wide */
-#define TILE_ROWS   14 /* 28 accumulators, 2 of W, 1 of X */
-#define KERNEL_NAME "avx512"
+#define LANES        16
+#define PANEL_VECS   2  /* a panel of packed weights is this many vf wide */
+#define TILE_ROWS    14 /* 28 accumulators, 2 of W, 1 of X */
+#define KERNEL_NAME  "avx512"
+#define PACKS_ALWAYS 1 /* packing lanes costs less than a branch that is not foreseen */
 
 typedef __m512 vf;
 typedef __m512i vi;
@@ -144,6 +145,10 @@ static inline vi vi_or(vi a, vi b)
 static inline vi vi_xor(vi a, vi b)
 {
     return _mm512_xor_si512(a, b);
+}
+static inline vi vi_load(const uint32_t *p)
+{
+    return _mm512_loadu_si512(p);
 }
 static inline vi vi_iota(void)
 {

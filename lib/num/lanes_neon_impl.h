@@ -8,10 +8,11 @@
 #include <stdint.h>
 #include <string.h>
 
-#define LANES       16
-#define PANEL_VECS  1
-#define TILE_ROWS   6 /* 24 accumulators, 4 of W, 1 or 2 of X */
-#define KERNEL_NAME "neon"
+#define LANES        16
+#define PANEL_VECS   1
+#define TILE_ROWS    6 /* 24 accumulators, 4 of W, 1 or 2 of X */
+#define KERNEL_NAME  "neon"
+#define PACKS_ALWAYS 0 /* packing lanes costs less than a branch that is not foreseen */
 
 typedef struct vf {
     float32x4_t v[4];
@@ -170,6 +171,10 @@ static inline vi vi_or(vi x, vi y)
 static inline vi vi_xor(vi x, vi y)
 {
     return (vi)LIFT2(veorq_u32, x, y);
+}
+static inline vi vi_load(const uint32_t *p)
+{
+    return (vi)EACH4(vld1q_u32(p), vld1q_u32(p + 4), vld1q_u32(p + 8), vld1q_u32(p + 12));
 }
 static inline vi vi_iota(void)
 {

@@ -8,10 +8,11 @@
 
 #include "lanes_one_impl.h"
 
-#define LANES       16
-#define PANEL_VECS  1
-#define TILE_ROWS   2
-#define KERNEL_NAME "plain"
+#define LANES        16
+#define PANEL_VECS   1
+#define TILE_ROWS    2
+#define KERNEL_NAME  "plain"
+#define PACKS_ALWAYS 0 /* packing lanes costs less than a branch that is not foreseen */
 
 typedef struct vf {
     float v[16];
@@ -140,6 +141,12 @@ static inline vi vi_set(uint32_t x)
     vi r;
     for (int i = 0; i < 16; i++)
         r.v[i] = x;
+    return r;
+}
+static inline vi vi_load(const uint32_t *p)
+{
+    vi r;
+    memcpy(r.v, p, sizeof r.v);
     return r;
 }
 static inline vi vi_iota(void)

@@ -20,6 +20,16 @@ size_t sonde_count_above(const sonde_kernels *k, const float *v, size_t n, float
     return k->count_above(v, n, bound);
 }
 
+float sonde_kth_largest(const sonde_kernels *kernels, size_t n, size_t k, const float *value)
+{
+    return kernels->kth_largest(n, k, value);
+}
+
+float sonde_keep_largest(const sonde_kernels *kernels, size_t n, size_t k, uint32_t *col, float *value)
+{
+    return kernels->keep_largest(n, k, col, value);
+}
+
 void sonde_gather_sum(const sonde_kernels *k, size_t n, const uint32_t *index, const float *value,
                       const float *w, size_t ldw, size_t d, const float *from, const float *bias, float *y)
 {

@@ -23,6 +23,13 @@ size_t sonde_scan_above_each(const sonde_kernels *k, const float *v, size_t n, c
 /* How many v[j] > bound. */
 size_t sonde_count_above(const sonde_kernels *k, const float *v, size_t n, float bound);
 
+/* The k-th largest of n values. n >= k >= 1, no NaN. */
+float sonde_kth_largest(const sonde_kernels *kernels, size_t n, size_t k, const float *value);
+
+/* Of n entries in the order of their columns keep the k largest values, equal ones from the first on, moved
+ * to the front in their order. Returns the smallest value kept. n >= k >= 1, no NaN. */
+float sonde_keep_largest(const sonde_kernels *kernels, size_t n, size_t k, uint32_t *col, float *value);
+
 /* y[d] = from[d] + sum over j < n of value[j] * w[index[j]][d]: per element one chain acc = fmaf(value[j], w,
  * acc), j ascending, that begins at from (NULL: 0; may be y), and then + bias[d] unless NULL. ldw: floats
  * from row to row. */

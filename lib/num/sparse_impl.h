@@ -3,14 +3,17 @@
 #ifndef SONDE_NUM_SPARSE_IMPL_H
 #define SONDE_NUM_SPARSE_IMPL_H
 
+#include "../base/half.h"
 #include "elementary_impl.h"
 #include "kernels_impl.h"
 
 /* Vectors of an output row that stay in registers while the rows of a list are added. */
 #if TILE_ROWS == 14
 #define GATHER_VECS 16
+#define GATHER_FEW  4
 #else
 #define GATHER_VECS 6
+#define GATHER_FEW  2
 #endif
 #define GATHER_AHEAD 4 /* entries of the list by which rows are fetched ahead */
 
@@ -18,7 +21,7 @@
 static inline size_t append_packed(vm m, vf v, uint32_t col0, uint32_t *col, float *value)
 {
     const uint32_t hit = vm_bits(m);
-    if (!hit)
+    if (!PACKS_ALWAYS && !hit)
         return 0;
     vi_store_packed(col, m, vi_add(vi_iota(), vi_set(col0)));
     vf_store_packed(value, m, v);
@@ -41,6 +44,18 @@ static size_t scan_above(const float *v, size_t n, float bound, uint32_t col0, u
 {
     const vf b = vf_set(bound);
     size_t kept = 0, i = 0;
+    for (; i + 4 * LANES <= n; i += 4 * LANES) {
+        vf u[4];
+        vm m[4];
+        for (size_t j = 0; j < 4; j++) {
+            u[j] = vf_load(v + i + j * LANES);
+            m[j] = vf_lt(b, u[j]);
+        }
+        if (!(vm_bits(m[0]) | vm_bits(m[1]) | vm_bits(m[2]) | vm_bits(m[3])))
+            continue;
+        for (size_t j = 0; j < 4; j++)
+            kept += append_packed(m[j], u[j], col0 + (uint32_t)(i + j * LANES), col + kept, value + kept);
+    }
     for (; i + LANES <= n; i += LANES) {
         const vf u = vf_load(v + i);
         kept += append_packed(vf_lt(b, u), u, col0 + (uint32_t)i, col + kept, value + kept);
@@ -79,6 +94,118 @@ static size_t count_above(const float *v, size_t n, float bound)
         count +=
             (size_t)__builtin_popcount(vm_bits(vf_lt(b, vf_load_n(v + i, n - i))) & ((1u << (n - i)) - 1u));
     return count;
+}
+
+/* Integers in the order of floats; 0 and -0 are neighbours. */
+static inline int32_t order_of(float v)
+{
+    const int32_t i = (int32_t)sonde_f32_bits(v);
+    return i < 0 ? i ^ INT32_MAX : i;
+}
+
+static inline float of_order(int32_t i)
+{
+    return sonde_bits_f32((uint32_t)(i < 0 ? i ^ INT32_MAX : i));
+}
+
+static inline void smallest_and_largest(const float *v, size_t n, float *smallest, float *largest)
+{
+    vf low = vf_set(v[0]), high = low;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        low = vf_min(vf_load(v + i), low);
+        high = vf_max(vf_load(v + i), high);
+    }
+    *smallest = -vf_top(el_neg(low));
+    *largest = vf_top(high);
+    for (; i < n; i++) {
+        *smallest = v[i] < *smallest ? v[i] : *smallest;
+        *largest = v[i] > *largest ? v[i] : *largest;
+    }
+}
+
+/* Move what is above the bound to the front; returns how many. */
+static size_t pack_above(size_t n, float bound, uint32_t *col, float *value)
+{
+    const vf b = vf_set(bound);
+    size_t kept = 0, i = 0;
+    for (; i + LANES <= n; i += LANES) { /* what is written was read */
+        const vf u = vf_load(value + i);
+        const vm m = vf_lt(b, u);
+        const uint32_t hit = vm_bits(m);
+        if (!PACKS_ALWAYS && !hit)
+            continue;
+        vi_store_packed(col + kept, m, vi_load(col + i));
+        vf_store_packed(value + kept, m, u);
+        kept += (size_t)__builtin_popcount(hit);
+    }
+    for (; i < n; i++) {
+        const float v = value[i];
+        col[kept] = col[i];
+        value[kept] = v;
+        kept += v > bound;
+    }
+    return kept;
+}
+
+/* The same with the first `ties` of those that equal the bound. */
+static void pack_with_ties(size_t n, float bound, size_t ties, uint32_t *col, float *value)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        const float v = value[i];
+        const size_t tie = v == bound && ties > 0;
+        col[kept] = col[i];
+        value[kept] = v;
+        ties -= tie;
+        kept += v > bound || tie;
+    }
+}
+
+/* A bound with k values above, or the k-th largest itself, with fewer: by bisection between the smallest and
+ * the largest. Returns how many are above. */
+static size_t bound_of_largest(size_t n, size_t k, const float *value, float *bound)
+{
+    float smallest, largest;
+    smallest_and_largest(value, n, &smallest, &largest);
+    int32_t low = order_of(smallest), high = order_of(largest);
+    while (low < high) {
+        const int32_t middle = (int32_t)(((int64_t)low + (int64_t)high) >> 1);
+        const size_t above = count_above(value, n, of_order(middle));
+        if (above == k) {
+            *bound = of_order(middle);
+            return k;
+        }
+        if (above > k)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    *bound = of_order(low);
+    return count_above(value, n, *bound);
+}
+
+static float kth_largest(size_t n, size_t k, const float *value)
+{
+    float bound, least = __builtin_inff();
+    if (bound_of_largest(n, k, value, &bound) < k)
+        return bound;
+    for (size_t i = 0; i < n; i++)
+        least = value[i] > bound && value[i] < least ? value[i] : least;
+    return least;
+}
+
+static float keep_largest(size_t n, size_t k, uint32_t *col, float *value)
+{
+    float bound, smallest, largest;
+    const size_t above = bound_of_largest(n, k, value, &bound);
+    if (above < k) {
+        pack_with_ties(n, bound, k - above, col, value);
+        return bound;
+    }
+    pack_above(n, bound, col, value);
+    smallest_and_largest(value, k, &smallest, &largest);
+    return smallest;
 }
 
 /* A list of rows to add, and where. */
@@ -150,6 +277,11 @@ static void gather_blocks(const struct gather *g, size_t at)
     gather_block(g, at, GATHER_VECS);
 }
 
+static void gather_few(const struct gather *g, size_t at)
+{
+    gather_block(g, at, GATHER_FEW);
+}
+
 static void gather_vector(const struct gather *g, size_t at)
 {
     gather_block(g, at, 1);
@@ -172,6 +304,8 @@ static void gather_sum(size_t n, const uint32_t *index, const float *value, cons
     size_t at = 0;
     for (; at + GATHER_VECS * LANES <= d; at += GATHER_VECS * LANES)
         gather_blocks(&g, at);
+    for (; at + GATHER_FEW * LANES <= d; at += GATHER_FEW * LANES)
+        gather_few(&g, at);
     for (; at + LANES <= d; at += LANES)
         gather_vector(&g, at);
     if (at < d)

@@ -15,9 +15,10 @@
     .softmax_row = softmax_row, .exp_sum = exp_sum, .row_topk = row_topk, .rope_row = rope_row,              \
     .to_f16 = to_f16, .to_bf16 = to_bf16, .from_f16 = from_f16, .from_bf16 = from_bf16,                      \
     .all_finite = all_finite, .column_sums = column_sums, .scan_above = scan_above,                          \
-    .scan_above_each = scan_above_each, .count_above = count_above, .gather_sum = gather_sum,                \
-    .gather_dot = gather_dot, .dot = dot, .sum_squares = sum_squares, .axpy = vec_axpy, .scale = vec_scale,  \
-    .sub = vec_sub, .adam_update = adam_update, .round16 = round16, .scan16 = scan16, .chains = chains
+    .scan_above_each = scan_above_each, .count_above = count_above, .kth_largest = kth_largest,              \
+    .keep_largest = keep_largest, .gather_sum = gather_sum, .gather_dot = gather_dot, .dot = dot,            \
+    .sum_squares = sum_squares, .axpy = vec_axpy, .scale = vec_scale, .sub = vec_sub,                        \
+    .adam_update = adam_update, .round16 = round16, .scan16 = scan16, .chains = chains
 
 const sonde_kernels TABLE = {
     .name = KERNEL_NAME,

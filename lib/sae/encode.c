@@ -260,10 +260,10 @@ static enum sonde_code encode_batch(struct encode_job *job, sonde_pool *pool, so
         floor = 0;
     }
     if (n_candidates(job) <= job->k)
-        return sonde_collect(job, NULL, err);
+        return sonde_collect(job, NULL, n_candidates(job), pool, err);
     const struct last_kept last =
         sonde_select_kth(job->space->part, (size_t)job->space->n_threads, job->k, job->space->thread[0].bins);
-    return sonde_collect(job, &last, err);
+    return sonde_collect(job, &last, job->k, pool, err);
 }
 
 static enum sonde_code encode_above(struct encode_job *job, sonde_pool *pool, size_t *n_wanted,
@@ -278,7 +278,7 @@ static enum sonde_code encode_above(struct encode_job *job, sonde_pool *pool, si
     if (job->e->max_entries && wanted > job->e->max_entries)
         for (int i = 0; i < job->space->n_threads; i++)
             job->space->thread[i].kept.n = 0;
-    return sonde_collect(job, NULL, err);
+    return sonde_collect(job, NULL, n_candidates(job), pool, err);
 }
 
 static enum sonde_code check(const sonde_encoding *e, size_t n_rows, int n_threads,

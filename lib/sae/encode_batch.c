@@ -57,7 +57,10 @@ static bool batch_scan(struct encode_job *job, struct encode_thread *t, size_t f
     (void)first_row;
     for (size_t i = 0; i < tile->rows; i++) {
         if (c->n + TILE_COLUMNS > limit) {
-            sonde_raise_floor(job, sonde_select_cut(c, job->k, t->bins).value);
+            const struct candidates *part[1] = {c};
+            const struct last_kept last = sonde_select_kth(part, 1, job->k, t->bins);
+            sonde_select_keep(c, &last);
+            sonde_raise_floor(job, last.value);
             bound = sonde_bits_f32(atomic_load(&job->floor));
         }
         if (!make_room(c, limit, job->space->budget))
@@ -146,46 +149,58 @@ static bool above_take(struct encode_job *job, struct encode_thread *t, size_t f
 
 const struct pick sonde_pick_above = {nothing_begins, above_scan, nothing_ends, above_take};
 
-/* Counting sort by row. A row lies in one thread, with its columns ascending. */
-enum sonde_code sonde_collect(const struct encode_job *job, const struct last_kept *last, sonde_err *err)
+/* Counting sort by row, a part (the candidates of a thread) to a task: all of a row lies in one part, its
+ * columns ascending. */
+struct collect {
+    const struct encode_job *job;
+    const struct last_kept *last; /* NULL: all stay */
+    uint64_t *next;               /* [n_rows]: entries of a row, then where its next one goes */
+};
+
+static void count_part(void *arg, size_t part, int thread)
+{
+    const struct collect *j = arg;
+    struct candidates *c = &j->job->space->thread[part].kept;
+    const uint32_t *row = c->row.p;
+    (void)thread;
+    if (j->last)
+        sonde_select_keep(c, j->last);
+    for (size_t i = 0; i < c->n; i++)
+        j->next[row[i]]++;
+}
+
+static void put_part(void *arg, size_t part, int thread)
+{
+    const struct collect *j = arg;
+    const struct candidates *c = &j->job->space->thread[part].kept;
+    const float *value = c->value.p;
+    const uint32_t *row = c->row.p, *col = c->col.p;
+    (void)thread;
+    for (size_t i = 0; i < c->n; i++) {
+        const uint64_t to = j->next[row[i]]++;
+        j->job->out->col[to] = col[i];
+        j->job->out->value[to] = value[i];
+    }
+}
+
+enum sonde_code sonde_collect(const struct encode_job *job, const struct last_kept *last, size_t n,
+                              sonde_pool *pool, sonde_err *err)
 {
     sonde_sparse *out = job->out;
-    uint64_t *next;
-    size_t total = 0;
-    for (int i = 0; i < job->space->n_threads; i++)
-        total += job->space->part[i]->n;
-    if (last && total > job->k)
-        total = job->k;
-    enum sonde_code code =
-        sonde_sparse_reserve(out, job->n_rows, total > out->room ? total + total / 8 : total, err);
+    const size_t n_parts = (size_t)job->space->n_threads;
+    const enum sonde_code code = sonde_sparse_reserve(out, job->n_rows, n > out->room ? n + n / 8 : n, err);
     if (code)
         return code;
     out->n_rows = job->n_rows;
     memset(out->start, 0, (job->n_rows + 1) * sizeof *out->start);
-    next = out->start + 1; /* counts, then where the next entry of a row goes, which ends as start[r + 1] */
-    for (int p = 0; p < job->space->n_threads; p++) {
-        const struct candidates *c = job->space->part[p];
-        const float *value = c->value.p;
-        const uint32_t *row = c->row.p, *col = c->col.p;
-        for (size_t i = 0; i < c->n; i++)
-            next[row[i]] += !last || is_kept(last, value[i], row[i], col[i]);
-    }
+    struct collect j = {job, last, out->start + 1}; /* what ends as where a row ends */
+    sonde_pool_run(pool, n_parts, count_part, &j);
     uint64_t sum = 0;
     for (size_t r = 0; r < job->n_rows; r++) {
-        const uint64_t n = next[r];
-        next[r] = sum;
-        sum += n;
+        const uint64_t count = j.next[r];
+        j.next[r] = sum;
+        sum += count;
     }
-    for (int p = 0; p < job->space->n_threads; p++) {
-        const struct candidates *c = job->space->part[p];
-        const float *value = c->value.p;
-        const uint32_t *row = c->row.p, *col = c->col.p;
-        for (size_t i = 0; i < c->n; i++)
-            if (!last || is_kept(last, value[i], row[i], col[i])) {
-                const uint64_t to = next[row[i]]++;
-                out->col[to] = col[i];
-                out->value[to] = value[i];
-            }
-    }
+    sonde_pool_run(pool, n_parts, put_part, &j);
     return SONDE_OK;
 }

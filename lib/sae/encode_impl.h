@@ -11,7 +11,8 @@ enum {
     TILE_ROWS = 112,
     TILE_COLUMNS = 128,        /* a multiple of every panel */
     TASK_ROWS = 9 * TILE_ROWS, /* rows whose state a pick holds at once */
-    SELECT_BINS = 1 << 11      /* digits of the radix selection */
+    SELECT_BITS = 11,          /* digits of the radix selection */
+    SELECT_BINS = 1 << SELECT_BITS
 };
 
 /* Memory that grows and stays. */
@@ -48,12 +49,8 @@ static inline bool is_kept(const struct last_kept *k, float value, uint32_t row,
  * positive. bins: SELECT_BINS. */
 struct last_kept sonde_select_kth(const struct candidates *const *part, size_t n_parts, size_t k,
                                   uint32_t *bins);
-/* Keep the first k; the others stay in their order. Returns the last one kept. n >= k >= 1. */
-struct last_kept sonde_select_cut(struct candidates *c, size_t k, uint32_t *bins);
-
-/* Of one row, columns ascending: keep the k largest, ties to the smaller column, order unchanged; *n becomes
- * k. Returns the smallest value kept. n >= k >= 1, no NaN. */
-float sonde_select_row(const sonde_kernels *kernels, uint32_t *col, float *value, size_t *n, size_t k);
+/* Keep what comes up to `last`, in its order. */
+void sonde_select_keep(struct candidates *c, const struct last_kept *last);
 
 /* The k-th largest value. n >= k >= 1, no NaN. */
 float sonde_select_value(const sonde_kernels *kernels, const float *value, size_t n, size_t k);
@@ -152,8 +149,9 @@ bool sonde_encode16_settle(struct encode_job *job, sonde_pool *pool);
 void sonde_encode16_end(struct encode_job *job);
 void sonde_thread16_free(struct thread16 *t, sonde_budget *budget);
 
-/* Fill out from the entries of all threads that `last` keeps (NULL: all). */
-enum sonde_code sonde_collect(const struct encode_job *job, const struct last_kept *last, sonde_err *err);
+/* Fill out with the n entries of all threads that `last` keeps (NULL: all). */
+enum sonde_code sonde_collect(const struct encode_job *job, const struct last_kept *last, size_t n,
+                              sonde_pool *pool, sonde_err *err);
 
 /* Add room for n more entries behind those of s, which are kept. */
 enum sonde_code sonde_sparse_more(sonde_sparse *s, size_t n_rows, size_t n, sonde_err *err);

@@ -31,11 +31,10 @@ static bool row_begin(const struct encode_job *job, struct encode_thread *t, siz
 static void cut_row(const struct encode_job *job, struct encode_thread *t, size_t row)
 {
     uint32_t *count = (uint32_t *)t->row_count.p + row;
-    size_t n = *count;
-    ((float *)t->row_bound.p)[row] =
-        sonde_select_row(job->e->w->kernels, (uint32_t *)t->row_col.p + row * job->row_room,
-                         (float *)t->row_value.p + row * job->row_room, &n, job->k);
-    *count = (uint32_t)n;
+    const size_t at = row * job->row_room;
+    ((float *)t->row_bound.p)[row] = sonde_keep_largest(
+        job->e->w->kernels, *count, job->k, (uint32_t *)t->row_col.p + at, (float *)t->row_value.p + at);
+    *count = (uint32_t)job->k;
 }
 
 static bool row_scan(struct encode_job *job, struct encode_thread *t, size_t first_row,

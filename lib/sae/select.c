@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Exact selection: the k largest entries under a total order, by radix on the bits of positive floats (which
- * are ordered as integers), and of one row by bisection. */
+ * are ordered as integers). */
 #include <string.h>
 
 #include "../base/half.h"
@@ -26,19 +26,31 @@ static inline bool agrees(const struct candidates *c, size_t i, int word, const 
     return true;
 }
 
-/* Count the digit (shift, bits) of `word` over the entries that agree with `at` above it. */
-static inline void count_digit(const struct candidates *c, int word, const uint32_t *at, unsigned shift,
-                               unsigned bits, uint32_t *bins)
+/* The smallest and largest of `word` among the entries that agree with `at` before it. */
+static void range_of(const struct candidates *c, int word, const uint32_t *at, uint32_t *low, uint32_t *high)
 {
-    const unsigned above = shift + bits;
-    const uint32_t mask = (1u << bits) - 1u;
+    uint32_t least = *low, most = *high;
     for (size_t i = 0; i < c->n; i++) {
         const uint32_t key = word_of(c, i, word);
-        if (above < 32 && (key ^ at[word]) >> above)
-            continue;
         if (word > WORD_VALUE && !agrees(c, i, word, at))
             continue;
-        bins[key >> shift & mask]++;
+        least = key < least ? key : least;
+        most = key > most ? key : most;
+    }
+    *low = least;
+    *high = most;
+}
+
+/* Count the entries that agree with `at` before `word` and whose word lies in low .. low + span, into bins of
+ * 2^shift. */
+static inline void count_words(const struct candidates *c, int word, const uint32_t *at, uint32_t low,
+                               uint32_t span, unsigned shift, uint32_t *bins)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        const uint32_t key = word_of(c, i, word) - low;
+        if (key > span || (word > WORD_VALUE && !agrees(c, i, word, at)))
+            continue;
+        bins[key >> shift]++;
     }
 }
 
@@ -47,27 +59,29 @@ static inline void count_digit(const struct candidates *c, int word, const uint3
 static size_t select_word(const struct candidates *const *part, size_t n_parts, int word, uint32_t *at,
                           size_t k, uint32_t *bins, size_t *n_equal)
 {
-    static const struct {
-        unsigned shift, bits;
-    } digits[] = {{21, 11}, {10, 11}, {0, 10}};
-    at[word] = 0;
-    for (size_t d = 0; d < 3; d++) {
-        const unsigned shift = digits[d].shift, bits = digits[d].bits;
-        memset(bins, 0, (sizeof *bins) << bits);
-        for (size_t p = 0; p < n_parts; p++) {
-            if (word == WORD_VALUE && d == 0) /* the compiler drops the conditions that are constant here */
-                count_digit(part[p], WORD_VALUE, at, 21, 11, bins);
-            else if (word == WORD_VALUE)
-                count_digit(part[p], WORD_VALUE, at, shift, bits, bins);
+    uint32_t low = UINT32_MAX, high = 0;
+    for (size_t p = 0; p < n_parts; p++)
+        range_of(part[p], word, at, &low, &high);
+    uint32_t span = high - low;
+    for (;;) {
+        const unsigned wide = span ? 32 - (unsigned)__builtin_clz(span) : 0;
+        const unsigned shift = wide > SELECT_BITS ? wide - SELECT_BITS : 0;
+        memset(bins, 0, SELECT_BINS * sizeof *bins);
+        for (size_t p = 0; p < n_parts; p++)
+            if (word == WORD_VALUE) /* its conditions are dropped where the word is a constant */
+                count_words(part[p], WORD_VALUE, at, low, span, shift, bins);
             else
-                count_digit(part[p], word, at, shift, bits, bins);
-        }
+                count_words(part[p], word, at, low, span, shift, bins);
         uint32_t b = 0;
         while (k > bins[b])
             k -= bins[b++];
-        at[word] |= b << shift;
+        low += b << shift;
         *n_equal = bins[b];
+        if (shift == 0)
+            break;
+        span = (1u << shift) - 1;
     }
+    at[word] = low;
     return k;
 }
 
@@ -87,10 +101,9 @@ struct last_kept sonde_select_kth(const struct candidates *const *part, size_t n
     return (struct last_kept){sonde_bits_f32(~at[WORD_VALUE]), at[WORD_ROW], at[WORD_COL]};
 }
 
-struct last_kept sonde_select_cut(struct candidates *c, size_t k, uint32_t *bins)
+void sonde_select_keep(struct candidates *c, const struct last_kept *last)
 {
-    const struct candidates *part[1] = {c};
-    const struct last_kept last = sonde_select_kth(part, 1, k, bins);
+    const struct last_kept l = *last;
     float *value = c->value.p;
     uint32_t *row = c->row.p, *col = c->col.p;
     size_t kept = 0;
@@ -100,55 +113,12 @@ struct last_kept sonde_select_cut(struct candidates *c, size_t k, uint32_t *bins
         value[kept] = v;
         row[kept] = r;
         col[kept] = f;
-        kept += v > last.value || (v == last.value && is_kept(&last, v, r, f));
+        kept += v > l.value || (v == l.value && is_kept(&l, v, r, f));
     }
     c->n = kept;
-    return last;
 }
 
-/* Integers in the order of floats; 0 and -0 are neighbours. */
-static inline int32_t order_of(float v)
-{
-    const int32_t i = (int32_t)sonde_f32_bits(v);
-    return i < 0 ? i ^ INT32_MAX : i;
-}
-
-static inline float of_order(int32_t i)
-{
-    return sonde_bits_f32((uint32_t)(i < 0 ? i ^ INT32_MAX : i));
-}
-
-/* The smallest float t with at most k - 1 values above: the k-th largest value. */
 float sonde_select_value(const sonde_kernels *kernels, const float *value, size_t n, size_t k)
 {
-    int32_t low = INT32_MAX, high = INT32_MIN;
-    for (size_t i = 0; i < n; i++) {
-        const int32_t o = order_of(value[i]);
-        low = o < low ? o : low;
-        high = o > high ? o : high;
-    }
-    while (low < high) {
-        const int32_t middle = (int32_t)(((int64_t)low + (int64_t)high) >> 1);
-        if (sonde_count_above(kernels, value, n, of_order(middle)) >= k)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return of_order(low);
-}
-
-float sonde_select_row(const sonde_kernels *kernels, uint32_t *col, float *value, size_t *n, size_t k)
-{
-    const float last = sonde_select_value(kernels, value, *n, k);
-    size_t ties = k - sonde_count_above(kernels, value, *n, last), kept = 0;
-    for (size_t i = 0; i < *n; i++) {
-        const float v = value[i];
-        const size_t tie = v == last && ties > 0;
-        col[kept] = col[i];
-        value[kept] = v;
-        ties -= tie;
-        kept += v > last || tie;
-    }
-    *n = kept;
-    return last;
+    return sonde_kth_largest(kernels, n, k, value);
 }

@@ -75,6 +75,52 @@ static void scans_never_let_nan_pass_and_bounds_are_strict(void **state)
     }
 }
 
+/* The k largest of entries with many equal values, by passes over them. */
+static void check_keep(const char *table, size_t n, size_t k, uint64_t seed, float levels)
+{
+    float *v = numbers(n + 1, seed), *want = need(n + 1, sizeof *want), smallest = INFINITY;
+    uint32_t *col = need(n + 1, sizeof *col), *want_col = need(n + 1, sizeof *col);
+    char *taken = need(n + 1, 1);
+    size_t at = 0;
+    for (size_t i = 0; i < n; i++) {
+        v[i] = levels > 0 ? floorf(v[i] * levels) / levels : v[i];
+        v[i] = v[i] == 0 && i % 2 ? -0.0f : v[i];
+        col[i] = (uint32_t)(3 * i);
+    }
+    for (size_t j = 0; j < k; j++) {
+        size_t best = n;
+        for (size_t i = 0; i < n; i++)
+            if (!taken[i] && (best == n || v[i] > v[best]))
+                best = i;
+        taken[best] = 1;
+        smallest = v[best];
+    }
+    for (size_t i = 0; i < n; i++)
+        if (taken[i]) {
+            want[at] = v[i];
+            want_col[at++] = col[i];
+        }
+    v[n] = sonde_bits_f32(CANARY);
+    assert_true(sonde_kth_largest(kernels_named(table), n, k, v) == smallest);
+    const float got = sonde_keep_largest(kernels_named(table), n, k, col, v);
+    assert_true(got == smallest);
+    assert_same(v, want, k, table);
+    assert_memory_equal(col, want_col, k * sizeof *col);
+    assert_true(is_canary(v[n]));
+    free(v), free(want), free(col), free(want_col), free(taken);
+}
+
+static void the_k_largest_stay_in_order_and_the_first_of_equals_win(void **state)
+{
+    (void)state;
+    const float levels[] = {0, 1, 5, 60};
+    FOR_TABLES(t)
+    for (size_t n = 1; n < 300; n += n < 40 ? 1 : 37)
+        for (size_t k = 1; k <= n; k += k < 5 ? 1 : n / 4 + 1)
+            for (size_t l = 0; l < COUNT(levels); l++)
+                check_keep(*t, n, k, n + k, levels[l]);
+}
+
 static void gather_sum_is_one_chain_per_element_in_every_table(void **state)
 {
     (void)state;
@@ -271,6 +317,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scans_keep_what_is_above_in_order_and_stay_within_n),
         cmocka_unit_test(scans_never_let_nan_pass_and_bounds_are_strict),
+        cmocka_unit_test(the_k_largest_stay_in_order_and_the_first_of_equals_win),
         cmocka_unit_test(gather_sum_is_one_chain_per_element_in_every_table),
         cmocka_unit_test(sums_and_dots_stay_near_the_double_reference),
         cmocka_unit_test(dots_run_in_sixteen_lanes_in_every_table),
