@@ -187,6 +187,23 @@ static void rows_that_are_all_equal_keep_the_first_rows_of_the_batch(void **stat
     free_problem(&p);
 }
 
+static void neighbouring_floats_are_told_apart(void **state)
+{
+    (void)state;
+    for (unsigned wide = 1; wide <= 24; wide++) {
+        struct problem p = whole_numbers(sonde_kernels_best(), 1, 900, 2, 3);
+        sonde_rng rng = sonde_rng_seed(wide);
+        for (size_t i = 0; i < p.f; i++)
+            p.w_rows[i] = sonde_bits_f32(0x3f800000u + (uint32_t)sonde_rng_below(&rng, (uint64_t)1 << wide));
+        sonde_pack(&p.w, 0, 1, 0, p.f, p.w_rows, 1, 1);
+        p.x[0] = p.x[1] = 1.0f;
+        for (size_t k = 1; k < 2 * p.f; k = 2 * k + 3)
+            check(&p, &(sonde_encoding){.w = &p.w, .pick = SONDE_PICK_BATCH, .k = k}, "neighbours");
+        check(&p, &(sonde_encoding){.w = &p.w, .pick = SONDE_PICK_ROW, .k = 100}, "neighbours");
+        free_problem(&p);
+    }
+}
+
 static void more_than_max_entries_are_counted_and_not_kept(void **state)
 {
     (void)state;
@@ -356,6 +373,7 @@ int main(void)
         cmocka_unit_test(the_largest_of_each_group_is_that_of_the_reference),
         cmocka_unit_test(what_is_above_its_bound_is_that_of_the_reference),
         cmocka_unit_test(rows_that_are_all_equal_keep_the_first_rows_of_the_batch),
+        cmocka_unit_test(neighbouring_floats_are_told_apart),
         cmocka_unit_test(more_than_max_entries_are_counted_and_not_kept),
         cmocka_unit_test(values_are_the_bits_of_the_product),
         cmocka_unit_test(nan_and_minus_infinity_never_pass),
