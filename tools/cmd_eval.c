@@ -8,6 +8,8 @@ static eval_section *const sections[] = {
     eval_metrics,
     eval_geometry,
     eval_truth,
+    eval_baselines,
+    eval_splice,
 };
 
 static enum sonde_code run_sections(struct eval *e, sonde_err *err)
@@ -47,6 +49,7 @@ static enum sonde_code run(struct tool *t, const void *values, sonde_err *err)
         eval_print(&e);
     }
     json_decref(e.out);
+    eval_baselines_close(&e);
     sonde_metrics_free(e.metrics);
     dict_rows_close(&e.in);
     return code;
@@ -59,6 +62,13 @@ static const struct option options[] = {
     {"truth", OPT_STRING, offsetof(struct eval_options, truth), "FILE",
      "compare with the true directions in this file (of sonde synth), and with what is active where", NULL,
      OPT_RESULT | OPT_FILE},
+    {"baselines", OPT_FLAG, offsetof(struct eval_options, baselines), NULL,
+     "beside the dictionary: as many principal components as it has active latents, and the mean activation of each "
+     "token pair, both fitted to the train split",
+     NULL, OPT_RESULT},
+    {"splice-tokens", OPT_COUNT, offsetof(struct eval_options, splice_tokens), "N",
+     "with --model: score so many next tokens with the dictionary in the model; 0: none; all: as many as --max-rows",
+     "all", OPT_RESULT, .words = "all"},
 };
 
 const struct command cmd_eval = {
@@ -75,7 +85,10 @@ const struct command cmd_eval = {
         "where the source has some; --split and --all-rows choose others. The hook is the one that the "
         "dictionary was trained on.\n\nexplained_variance is 1 - FVU; explained_variance_legacy the mean "
         "of the rows' shares; frac_variance_explained forgives a constant error. dead_features are "
-        "latents that are active on none of the n_rows rows.",
+        "latents that are active on none of the n_rows rows.\n\nWith --model the text runs through the model clean, with the "
+        "reconstruction in the place of the hook's values, with zeros there, and with their mean over the train split. "
+        "Rows that are left out keep their values and do not count. ce_loss_score is (zeros - dictionary) / (zeros - "
+        "clean); kl_div is from the clean model's next-token distribution.",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .common = TAKES_THREADS | TAKES_MEMORY | TAKES_JSON | TAKES_KERNEL | TAKES_PROGRESS,

@@ -4,20 +4,33 @@
 #define SONDE_TOOLS_EVAL_H
 
 #include "dict_rows.h"
+#include "sae/baseline.h"
 #include "sae/metrics.h"
 
 struct eval_options {
     struct dict_rows_options rows;
     bool latents; /* arrays with a number for each latent */
     const char *truth;
+    bool baselines;
+    uint64_t splice_tokens; /* next tokens with the model in the loop; OPTION_WORD: all, or as many as rows */
+};
+
+#define EVAL_MAX_BASELINES 3
+
+struct eval_baseline {
+    sonde_replacement replace;
+    sonde_metrics *metrics;
 };
 
 /* What the sections share. */
 struct eval {
     struct tool *t;
     const struct eval_options *o;
-    struct dict_rows in;    /* the dictionary, its encoder, the source, the split */
-    sonde_metrics *metrics; /* once eval_metrics has run */
+    struct dict_rows in;       /* the dictionary, its encoder, the source, the split */
+    sonde_metrics *metrics;    /* once eval_metrics has run */
+    sonde_baselines baselines; /* with --baselines */
+    struct eval_baseline baseline[EVAL_MAX_BASELINES];
+    size_t n_baselines;
     json_t *out;
 };
 
@@ -28,6 +41,12 @@ eval_section eval_subject; /* what is measured, on what */
 eval_section eval_metrics;
 eval_section eval_geometry;
 eval_section eval_truth;
+eval_section eval_baselines; /* before eval_splice, which scores them too */
+eval_section eval_splice;
+
+void eval_put_baseline_scores(struct eval *e, size_t i, const sonde_splice_score *s);
+void eval_print_baselines(const struct eval *e);
+void eval_baselines_close(struct eval *e);
 
 /* Set a key. A number that is NaN becomes null. Without memory the object ends as an error when it is
  * printed. */

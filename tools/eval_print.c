@@ -51,6 +51,18 @@ static const struct line {
     {"recall", "share of the true activity that it finds", 4},
     {"accuracy", "share of rows in which it is right", 4},
     {"f1_matched", "f1 of the pairs matched one to one", 4},
+    {NULL, "the model with the dictionary in it", 0},
+    {"n_tokens", "next tokens that it predicted", 0},
+    {"ce_loss_without_sae", "nats per next token, clean", 4},
+    {"ce_loss_with_sae", "with the dictionary", 4},
+    {"ce_delta", "the difference", 4},
+    {"ce_loss_with_ablation", "with zeros", 4},
+    {"ce_loss_with_mean_ablation", "with the mean", 4},
+    {"ce_loss_score", "1: as clean, 0: as with zeros", 4},
+    {"ce_loss_score_mean", "1: as clean, 0: as with the mean", 4},
+    {"kl_div_with_sae", "KL from the clean model's next-token distribution", 4},
+    {"kl_div_with_ablation", "with zeros", 4},
+    {"kl_div_score", "1: as clean, 0: as with zeros", 4},
 };
 
 static const char *text(const struct eval *e, const char *key)
@@ -130,4 +142,5 @@ void eval_print(const struct eval *e)
         print_line(l, value);
     }
     print_density(e);
+    eval_print_baselines(e);
 }
