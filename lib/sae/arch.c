@@ -4,9 +4,12 @@
 
 #include "trainer_impl.h"
 
-const struct sae_arch *const sae_archs[] = {&arch_batchtopk, &arch_topk, &arch_matryoshka, NULL};
+const struct sae_arch *const sae_archs[] = {&arch_batchtopk, &arch_topk, &arch_matryoshka,
+                                            &arch_jumprelu,  &arch_relu, &arch_relu_2023,
+                                            &arch_gated,     NULL};
 
-static const char *const names[] = {"batchtopk", "topk", "matryoshka", NULL};
+static const char *const names[] = {"batchtopk", "topk",      "matryoshka", "jumprelu",
+                                    "relu",      "relu-2023", "gated",      NULL};
 
 const struct sae_arch *sae_arch_find(const char *name)
 {

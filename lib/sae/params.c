@@ -92,11 +92,12 @@ enum sonde_code trainer_alloc(sonde_trainer *t, const sonde_work *work, sonde_er
     t->dead_id = sonde_arena_get(t->arena, F, sizeof *t->dead_id, err);
     t->zeros = sonde_arena_get(t->arena, wide, sizeof(float), err);
     t->enc_sum = sonde_arena_get(t->arena, t->d_in, sizeof(float), err);
+    t->bound = sonde_arena_get(t->arena, F, sizeof *t->bound, err);
     t->main.start = sonde_arena_get(t->arena, F + 2, sizeof(uint64_t), err);
     t->dead.start = sonde_arena_get(t->arena, F + 2, sizeof(uint64_t), err);
-    return t->mean_in && t->mean_out && t->var_mean && t->var_before && t->silent && t->frequency && t->latent_sum &&
-                   t->fired && t->touched && t->dead_id && t->zeros && t->enc_sum && t->main.start &&
-                   t->dead.start
+    return t->mean_in && t->mean_out && t->var_mean && t->var_before && t->silent && t->frequency &&
+                   t->latent_sum && t->fired && t->touched && t->dead_id && t->zeros && t->enc_sum &&
+                   t->bound && t->main.start && t->dead.start
                ? SONDE_OK
                : SONDE_E_MEMORY;
 }
@@ -130,7 +131,7 @@ static void init_block(void *arg, size_t block, int thread)
                 enc[j] = (float)(enc[j] / sqrt(square > 0 ? square : 1));
         } else {
             for (size_t j = 0; j < t->d_in; j++)
-                enc[j] = (float)(dec[j] * to_unit);
+                enc[j] = (float)(dec[j] * to_unit * t->o.decoder_norm);
         }
         for (size_t j = 0; j < t->d_out; j++)
             dec[j] = (float)(dec[j] * to_unit * t->o.decoder_norm);

@@ -24,8 +24,13 @@ enum sonde_code sonde_trainer_new(const sonde_train_options *o, size_t d_in, siz
     t->n_steps = sonde_train_steps(o);
     t->n_threads = sonde_pool_threads(work ? work->pool : NULL);
     t->rng = sonde_rng_seed(o->seed);
-    t->c = (struct counters){
-        .scale_in = 1, .scale_out = 1, .power1 = 1, .power2 = 1, .below_5 = -1, .threshold = -1, .calibrated = -1};
+    t->c = (struct counters){.scale_in = 1,
+                             .scale_out = 1,
+                             .power1 = 1,
+                             .power2 = 1,
+                             .below_5 = -1,
+                             .threshold = -1,
+                             .calibrated = -1};
     t->z.budget = t->aux.budget = t->budget;
     enum sonde_code code = SONDE_E_MEMORY;
     if ((t->arena = sonde_arena_new(t->budget, err)) && !(code = trainer_alloc(t, work, err)) &&
@@ -122,6 +127,7 @@ enum sonde_code sonde_trainer_step(sonde_trainer *t, const float *x, const float
     const struct undo undo = {t->c.var_n, t->c.var_m2};
     memcpy(t->var_before, t->var_mean, t->d_out * sizeof *t->var_mean);
     trainer_observe(t, n, pool);
+    t->n_rows = n;
     t->k = r.k = k_now(t);
     t->sparsity = r.sparsity = sparsity_now(t);
     r.lr = trainer_lr(t);

@@ -156,6 +156,8 @@ struct sonde_trainer {
     double *latent_sum;     /* [F][4] see backward.c */
     uint32_t *fired;        /* [F] rows of the batch on which the latent was active */
     unsigned char *touched; /* [F] has a gradient */
+    float *bound;           /* [F] what a pre-activation must pass; zeros but for jumprelu */
+    size_t n_rows;          /* of this batch */
     size_t n_active;        /* entries with f != 0 */
     uint32_t *dead_id;      /* [n_dead] */
     size_t n_dead;
