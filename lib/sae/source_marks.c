@@ -66,8 +66,10 @@ enum sonde_code source_ids_parse(const char *text, const char *what, sonde_arena
         struct id_range r;
         bool ok = parse_id(&p, &r.lo);
         r.hi = r.lo;
-        if (ok && *p == '-')
-            ok = p++, parse_id(&p, &r.hi);
+        if (ok && *p == '-') {
+            p++;
+            ok = parse_id(&p, &r.hi);
+        }
         if (!ok || (*p && *p != ',') || r.lo <= before || r.hi < r.lo)
             return sonde_fail(err, SONDE_E_INPUT, "%s: special_ids is '%.80s', no ascending list of ids",
                               what, text);
