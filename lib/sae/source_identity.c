@@ -128,7 +128,7 @@ static void add_choice(const sonde_source *s, json_t *j)
 
 static enum sonde_code keep(sonde_source *s, json_t *j, sonde_err *err)
 {
-    char *dump = j ? json_dumps(j, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
+    char *dump = j ? json_dumps(j, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(15)) : NULL;
     if (dump)
         s->info.identity = sonde_arena_strndup(s->arena, dump, strlen(dump), NULL);
     free(dump);

@@ -33,7 +33,7 @@ static enum sonde_code no_such_hook(const sonde_source *s, const char *hook, siz
     for (size_t i = 0; i < n_all; i++) {
         const char *h = hook_of(s->store, i);
         size_t len = h ? strlen(h) : 0, want = hook ? strlen(hook) : 0;
-        if (h && (!n_ends || (len >= want && strcmp(h + len - want, hook) == 0)))
+        if (h && (!hook || !n_ends || (len >= want && strcmp(h + len - want, hook) == 0)))
             name[n++] = h;
     }
     int at = 0;
