@@ -38,7 +38,7 @@ enum sonde_code sonde_source_pass_begin(sonde_source *s, enum sonde_split split,
 static void drop_outliers(sonde_source *s, struct source_rows *r)
 {
     size_t n = 0;
-    if (!s->norm_limit)
+    if (s->norm_limit == 0)
         return;
     for (size_t i = 0; i < r->n; i++) {
         if (!source_norm_passes(s, r, i))
