@@ -118,6 +118,34 @@ static void a_position_goes_on_as_the_uninterrupted_stream_does(void **state)
     }
 }
 
+static void every_place_can_be_gone_back_to(void **state)
+{
+    (void)state;
+    enum { N = 60 };
+    make_store(&plain);
+    for (size_t window = 50; window < 2000; window *= 3) {
+        sonde_source *s =
+            open_source(acts, &(sonde_source_options){.hook = RESID, .seed = 5, .window_rows = window});
+        sonde_source_position at[N];
+        struct piece first[N];
+        for (size_t i = 0; i < N; i++) {
+            at[i] = sonde_source_tell(s);
+            first[i] = take(s, 83);
+        }
+        for (size_t i = 0; i < N; i++) {
+            sonde_err err = {0};
+            size_t k = (i * 37 + 11) % N; /* forward and back, within epochs and between */
+            source_must(sonde_source_seek(s, at[k], &err), &err);
+            struct piece again = take(s, 83);
+            is_same_piece(&first[k], &again);
+            drop_piece(&again);
+        }
+        for (size_t i = 0; i < N; i++)
+            drop_piece(&first[i]);
+        sonde_source_close(s);
+    }
+}
+
 static void the_stream_does_not_depend_on_how_much_is_taken_at_once(void **state)
 {
     (void)state;
@@ -390,6 +418,7 @@ int main(void)
         cmocka_unit_test(every_training_row_comes_once_per_epoch_of_every_type),
         cmocka_unit_test(the_order_is_another_in_every_epoch_and_of_every_seed),
         cmocka_unit_test(a_position_goes_on_as_the_uninterrupted_stream_does),
+        cmocka_unit_test(every_place_can_be_gone_back_to),
         cmocka_unit_test(the_stream_does_not_depend_on_how_much_is_taken_at_once),
         cmocka_unit_test(a_position_that_is_not_there_is_refused),
         cmocka_unit_test(each_filter_leaves_out_its_rows_and_no_other),
