@@ -225,6 +225,19 @@ static enum sonde_code read_k(struct file *s, sonde_dict *d, sonde_err *err)
     return d->k ? sonde_dict_set_meta(d, "k", json_integer((json_int_t)d->k), err) : SONDE_OK;
 }
 
+/* TopK goes without its threshold, but has one for whoever wants to encode latent by latent: kept for
+ * writing. */
+static enum sonde_code keep_threshold(struct file *s, sonde_dict *d, sonde_err *err)
+{
+    double t;
+    if (!has(s, "threshold"))
+        return SONDE_OK;
+    enum sonde_code rc = sonde_dict_read_scalar(s->f, s->path, named(s, "threshold"), &t, err);
+    if (!rc && t >= 0 && isfinite(t))
+        rc = sonde_dict_set_meta(d, SONDE_DL_THRESHOLD, json_real(t), err);
+    return rc;
+}
+
 static void scale(float *x, size_t n, double by)
 {
     for (size_t i = 0; x && i < n; i++)
@@ -324,6 +337,8 @@ static enum sonde_code build(struct file *s, sonde_budget *budget, sonde_dict **
         rc = read_k(s, d, err);
     if (!rc && s->class->ranked && d->act == SONDE_DICT_JUMPRELU)
         rc = read_threshold(s, d, note, err);
+    if (!rc && d->act == SONDE_DICT_TOPK && !s->prefix[0])
+        rc = keep_threshold(s, d, err);
     if (!rc && s->prefix[0])
         rc = unscale(s, d, note, err);
     if (!rc)

@@ -5,9 +5,10 @@
 
 #include "format_impl.h"
 
-#define SONDE_DL_CFG     "config.json"
-#define SONDE_DL_WEIGHTS "ae.pt"
-#define SONDE_DL_META    "dictionary_learning" /* key of d->meta under which the whole config.json is kept */
+#define SONDE_DL_CFG       "config.json"
+#define SONDE_DL_WEIGHTS   "ae.pt"
+#define SONDE_DL_META      "dictionary_learning" /* key of d->meta under which the whole config.json is kept */
+#define SONDE_DL_THRESHOLD "topk_threshold"      /* key of d->meta for the threshold of an AutoEncoderTopK */
 
 typedef struct sonde_dl_class {
     const char *name, *trainer, *trained_as;

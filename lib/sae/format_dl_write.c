@@ -127,7 +127,10 @@ static enum sonde_code fill(struct state *s, const sonde_dict *d, const sonde_dl
         return rc;
     if (c->ranked) {
         s->k = (int32_t)k_of(d);
-        s->threshold = d->threshold ? d->threshold[0] : -1; /* TopK does without */
+        const json_t *kept = json_object_get(d->meta, SONDE_DL_THRESHOLD);
+        s->threshold = d->threshold         ? d->threshold[0]
+                       : json_is_real(kept) ? (float)json_real_value(kept)
+                                            : -1; /* not trained */
         add_other(s, "k", SONDE_I32, &s->k, 0, 1);
         add_other(s, "threshold", SONDE_F32, &s->threshold, 0, 1);
     }
