@@ -297,8 +297,9 @@ static enum sonde_code entry(struct reader *r, const struct line *l, json_t *roo
         rc = wrong(r, "a key comes twice");
     if (rc == SONDE_OK)
         rc = value(r, p + 1, l->end, &v);
-    if (rc == SONDE_OK && json_object_set_new(root, name, v))
+    if (rc == SONDE_OK && json_object_set(root, name, v))
         rc = no_memory(r);
+    json_decref(v);
     json_decref(key);
     return rc;
 }

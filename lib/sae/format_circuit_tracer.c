@@ -93,7 +93,9 @@ static enum sonde_code read_config(const json_t *root, const char *what, struct 
     const int64_t none = 0;
     const char *kind = NULL;
     int64_t k = 0;
-    enum sonde_code rc = sonde_json_string(root, "model_kind", "transcoder_set", what, &kind, err);
+    enum sonde_code rc = sonde_json_string(root, "model_kind", NULL, what, &kind, err);
+    if (!rc && !kind)
+        rc = sonde_fail(err, SONDE_E_INPUT, "%s: has no model_kind; it may be cut short", what);
     if (!rc && strcmp(kind, "transcoder_set") != 0)
         rc = sonde_fail(err, SONDE_E_INPUT, "%s: model_kind '%.40s' is not read; transcoder_set is", what,
                         kind);
@@ -326,6 +328,7 @@ static const char *short_hook(const char *hook)
     return sonde_dict_layer_of(hook) < 0 ? hook : strchr(hook + 7, '.') + 1;
 }
 
+/* model_kind comes last: a config that is cut short lacks it. */
 static void make_config(struct text *t, const sonde_dict *d)
 {
     char k[32];
@@ -333,7 +336,6 @@ static void make_config(struct text *t, const sonde_dict *d)
     const char *in = sonde_dict_meta_text(d, "hook_name"), *out = sonde_dict_meta_text(d, "hook_name_out");
     in = in ? in : "mlp.hook_in";
     add_entry(t, "model_name", model ? model : "");
-    add_entry(t, "model_kind", "transcoder_set");
     add_entry(t, "feature_input_hook", short_hook(in));
     add_entry(t, "feature_output_hook", short_hook(out ? out : in));
     add_entry(t, "scan", model ? model : "");
@@ -342,6 +344,7 @@ static void make_config(struct text *t, const sonde_dict *d)
         add_entry(t, "activation", "topk");
         add(t, k, strlen(k));
     }
+    add_entry(t, "model_kind", "transcoder_set");
 }
 
 static enum sonde_code write_weights(const sonde_dict *d, const char *file, bool overwrite, sonde_err *err)

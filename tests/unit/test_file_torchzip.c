@@ -93,7 +93,7 @@ static void plain_values_are_kept_in_their_groups(void **state)
         {NULL, {.key = "off", .type = SONDE_META_BOOL, .i = 0}},
     };
     sonde_tensor t = matrix("w");
-    sonde_tensors *f;
+    sonde_tensors *f = NULL;
     sonde_err err;
     if (sonde_torchzip_write(path, &t, 1, value, 7, true, &err) != SONDE_OK ||
         sonde_torchzip_open(path, NULL, &f, &err) != SONDE_OK)
@@ -178,7 +178,7 @@ static void npz_is_read_back_from_the_mapping(void **state)
     sonde_tensor t[3] = {matrix("W_enc"), matrix("b/x"), matrix("s")};
     t[2].rank = 0;
     t[2].n_bytes = 4;
-    sonde_tensors *f;
+    sonde_tensors *f = NULL;
     sonde_err err;
     if (sonde_npz_write(path, t, 3, true, &err) != SONDE_OK ||
         sonde_npz_open(path, NULL, &f, &err) != SONDE_OK)

@@ -71,6 +71,8 @@ static void what_the_format_lacks_is_not_written(void **state)
     sonde_dict_free(d);
 }
 
+#define KIND "model_kind: transcoder_set\n"
+
 static void configs_of_other_kinds_are_refused(void **state)
 {
     (void)state;
@@ -80,16 +82,18 @@ static void configs_of_other_kinds_are_refused(void **state)
     save(d, "circuit_tracer", to);
     put_file("k/config.yaml", "model_kind: cross_layer_transcoder\n");
     assert_not_read(to, NULL, "cross_layer_transcoder");
-    put_file("k/config.yaml", "activation: softmax\n");
+    put_file("k/config.yaml", "activation: relu\n");
+    assert_not_read(to, NULL, "no model_kind");
+    put_file("k/config.yaml", KIND "activation: softmax\n");
     assert_not_read(to, NULL, "softmax");
-    put_file("k/config.yaml", "activation: topk\n");
+    put_file("k/config.yaml", KIND "activation: topk\n");
     assert_not_read(to, NULL, "no k");
-    put_file("k/config.yaml", "activation: topk\nk: 21\n");
+    put_file("k/config.yaml", KIND "activation: topk\nk: 21\n");
     assert_not_read(to, NULL, "k is 21");
-    put_file("k/config.yaml", "activation: topk\nk: [1\n");
-    assert_not_read(to, NULL, "line 2");
+    put_file("k/config.yaml", KIND "activation: topk\nk: [1\n");
+    assert_not_read(to, NULL, "line 3");
     put_file(
-        "k/config.yaml",
+        "k/config.yaml", KIND
         "model_name: x\n"
         "transcoders: # elsewhere\n- hf://a/b?revision=c\n- hf://a/d\nfeature_input_hook: hook_resid_mid\n");
     sonde_dict *back = load(to, "circuit_tracer");
