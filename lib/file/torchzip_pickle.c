@@ -50,47 +50,47 @@ enum argument { NOTHING, BYTES_1, BYTES_2, BYTES_4, BYTES_8, TEXT_1, TEXT_4, TEX
 
 struct opcode {
     enum argument argument;
-    bool known, pushes, puts, reduces;
+    bool known, pushes, memoises, reduces;
 };
 
 #define PUSH .known = true, .pushes = true
 static const struct opcode opcodes[256] = {
-    [0x80] = {BYTES_1, .known = true},               /* PROTO */
-    [0x95] = {BYTES_8, .known = true},               /* FRAME */
-    ['.'] = {NOTHING, .known = true},                /* STOP */
-    ['('] = {NOTHING, PUSH},                         /* MARK */
-    ['N'] = {NOTHING, PUSH},                         /* NONE */
-    [0x88] = {NOTHING, PUSH},                        /* NEWTRUE */
-    [0x89] = {NOTHING, PUSH},                        /* NEWFALSE */
-    ['K'] = {BYTES_1, PUSH},                         /* BININT1 */
-    ['M'] = {BYTES_2, PUSH},                         /* BININT2 */
-    ['J'] = {BYTES_4, PUSH},                         /* BININT */
-    [0x8a] = {LONG_1, PUSH},                         /* LONG1 */
-    ['G'] = {BYTES_8, PUSH},                         /* BINFLOAT */
-    [0x8c] = {TEXT_1, PUSH},                         /* SHORT_BINUNICODE */
-    ['X'] = {TEXT_4, PUSH},                          /* BINUNICODE */
-    [0x8d] = {TEXT_8, PUSH},                         /* BINUNICODE8 */
-    [')'] = {NOTHING, PUSH},                         /* EMPTY_TUPLE */
-    [']'] = {NOTHING, PUSH},                         /* EMPTY_LIST */
-    ['}'] = {NOTHING, PUSH},                         /* EMPTY_DICT */
-    ['t'] = {NOTHING, PUSH},                         /* TUPLE */
-    [0x85] = {NOTHING, PUSH},                        /* TUPLE1 */
-    [0x86] = {NOTHING, PUSH},                        /* TUPLE2 */
-    [0x87] = {NOTHING, PUSH},                        /* TUPLE3 */
-    ['a'] = {NOTHING, .known = true},                /* APPEND */
-    ['e'] = {NOTHING, .known = true},                /* APPENDS */
-    ['s'] = {NOTHING, .known = true},                /* SETITEM */
-    ['u'] = {NOTHING, .known = true},                /* SETITEMS */
-    ['b'] = {NOTHING, .known = true},                /* BUILD */
-    ['c'] = {LINES, PUSH},                           /* GLOBAL */
-    [0x93] = {NOTHING, PUSH},                        /* STACK_GLOBAL */
-    ['R'] = {NOTHING, PUSH, .reduces = true},        /* REDUCE */
-    ['Q'] = {NOTHING, PUSH},                         /* BINPERSID */
-    ['q'] = {BYTES_1, .known = true, .puts = true},  /* BINPUT */
-    ['r'] = {BYTES_4, .known = true, .puts = true},  /* LONG_BINPUT */
-    [0x94] = {NOTHING, .known = true, .puts = true}, /* MEMOIZE */
-    ['h'] = {BYTES_1, PUSH},                         /* BINGET */
-    ['j'] = {BYTES_4, PUSH},                         /* LONG_BINGET */
+    [0x80] = {BYTES_1, .known = true},                   /* PROTO */
+    [0x95] = {BYTES_8, .known = true},                   /* FRAME */
+    ['.'] = {NOTHING, .known = true},                    /* STOP */
+    ['('] = {NOTHING, PUSH},                             /* MARK */
+    ['N'] = {NOTHING, PUSH},                             /* NONE */
+    [0x88] = {NOTHING, PUSH},                            /* NEWTRUE */
+    [0x89] = {NOTHING, PUSH},                            /* NEWFALSE */
+    ['K'] = {BYTES_1, PUSH},                             /* BININT1 */
+    ['M'] = {BYTES_2, PUSH},                             /* BININT2 */
+    ['J'] = {BYTES_4, PUSH},                             /* BININT */
+    [0x8a] = {LONG_1, PUSH},                             /* LONG1 */
+    ['G'] = {BYTES_8, PUSH},                             /* BINFLOAT */
+    [0x8c] = {TEXT_1, PUSH},                             /* SHORT_BINUNICODE */
+    ['X'] = {TEXT_4, PUSH},                              /* BINUNICODE */
+    [0x8d] = {TEXT_8, PUSH},                             /* BINUNICODE8 */
+    [')'] = {NOTHING, PUSH},                             /* EMPTY_TUPLE */
+    [']'] = {NOTHING, PUSH},                             /* EMPTY_LIST */
+    ['}'] = {NOTHING, PUSH},                             /* EMPTY_DICT */
+    ['t'] = {NOTHING, PUSH},                             /* TUPLE */
+    [0x85] = {NOTHING, PUSH},                            /* TUPLE1 */
+    [0x86] = {NOTHING, PUSH},                            /* TUPLE2 */
+    [0x87] = {NOTHING, PUSH},                            /* TUPLE3 */
+    ['a'] = {NOTHING, .known = true},                    /* APPEND */
+    ['e'] = {NOTHING, .known = true},                    /* APPENDS */
+    ['s'] = {NOTHING, .known = true},                    /* SETITEM */
+    ['u'] = {NOTHING, .known = true},                    /* SETITEMS */
+    ['b'] = {NOTHING, .known = true},                    /* BUILD */
+    ['c'] = {LINES, PUSH},                               /* GLOBAL */
+    [0x93] = {NOTHING, PUSH},                            /* STACK_GLOBAL */
+    ['R'] = {NOTHING, PUSH, .reduces = true},            /* REDUCE */
+    ['Q'] = {NOTHING, PUSH},                             /* BINPERSID */
+    ['q'] = {BYTES_1, .known = true, .memoises = true},  /* BINPUT */
+    ['r'] = {BYTES_4, .known = true, .memoises = true},  /* LONG_BINPUT */
+    [0x94] = {NOTHING, .known = true, .memoises = true}, /* MEMOIZE */
+    ['h'] = {BYTES_1, PUSH},                             /* BINGET */
+    ['j'] = {BYTES_4, PUSH},                             /* LONG_BINGET */
     /* decoded, so that a class is refused by its name before what is done with it */
     [0x81] = {NOTHING, .known = true}, /* NEWOBJ */
     [0x92] = {NOTHING, .known = true}, /* NEWOBJ_EX */
@@ -220,7 +220,7 @@ static enum sonde_code count(sonde_pick *k, const unsigned char *p, size_t n, so
         if (rc != SONDE_OK)
             return rc;
         n_pushed += opcodes[s.op].pushes;
-        n_put += opcodes[s.op].puts;
+        n_put += opcodes[s.op].memoises;
         n_reduced += opcodes[s.op].reduces;
     }
     if (t.p != t.end)
