@@ -279,7 +279,7 @@ static const struct bad_row rows[] = {
     {"memo_of_a_mark", BAD, from_text, "P(q0.", 0},
     {"memo_read_first", BAD, from_text, "Ph0q0.", 0},
     {"memo_out_of_range", BAD, from_text, "P~q5.", 0},
-    {"memo_read_out_of_range", BAD, from_text, "P~q0h5.", 0},
+    {"memo_read_out_of_range", BAD, from_text, "P]q0h92.", 0},
     {"string_longer_than_the_rest", BAD, from_text, "P~X\xff\xff\xff\x7f.", 0},
     {"string_not_utf8", BAD, from_text, "P~{\xff}K1s.", 0},
     {"name_with_a_newline", BAD, from_text, "P~{a\nb}K1s.", 0},
