@@ -87,16 +87,18 @@ static void load_mutant(const char *format, bool cut)
         fail_msg("%s: a truncated file was accepted", format);
 }
 
+/* YAML has no end: a shorter one may be as good. */
 static void mutate_file(const char *name, const char *format)
 {
     struct bytes b = {0};
+    bool has_end = !strstr(name, ".yaml");
     get_file(name, &b);
     size_t end = b.n; /* blanks at the end of JSON may go */
     while (end && b.p[end - 1] == '\n')
         end--;
     for (size_t n = 0; n < end; n++) {
         put_file(name, b.p, n);
-        load_mutant(format, true);
+        load_mutant(format, has_end);
     }
     for (size_t bit = 0; bit < 8 * b.n; bit++) {
         b.p[bit / 8] ^= (unsigned char)(1u << bit % 8);
