@@ -10,6 +10,7 @@ static eval_section *const sections[] = {
     eval_truth,
     eval_baselines,
     eval_splice,
+    eval_permuted,
 };
 
 static enum sonde_code run_sections(struct eval *e, sonde_err *err)
@@ -66,6 +67,10 @@ static const struct option options[] = {
      "beside the dictionary: as many principal components as it has active latents, and the mean activation of each "
      "token pair, both fitted to the train split",
      NULL, OPT_RESULT},
+    {"permuted-tokens", OPT_COUNT, offsetof(struct eval_options, permuted_tokens), "N",
+     "--baselines with --model: train a dictionary like this one on so many activations of the model with permuted "
+     "weights; 0: none; auto: as many as this one, where its run.json tells",
+     "auto", OPT_RESULT, .words = "auto"},
     {"splice-tokens", OPT_COUNT, offsetof(struct eval_options, splice_tokens), "N",
      "with --model: score so many next tokens with the dictionary in the model; 0: none; all: as many as --max-rows",
      "all", OPT_RESULT, .words = "all"},

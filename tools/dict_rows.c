@@ -121,6 +121,7 @@ static enum sonde_code open_with(struct tool *t, const struct dict_rows_options 
         s.text.context = option_given(t->parsed, "context") || !d->context ? s.text.context : d->context;
         enum sonde_code code = source_input_open(t, &s, acts, in->seed, unembed, &in->opened, &why);
         snprintf(in->exclude, sizeof in->exclude, "%s", s.exclude);
+        in->holdout = s.holdout;
         if (!code)
             return SONDE_OK;
         if (!first) {

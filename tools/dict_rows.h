@@ -40,6 +40,7 @@ struct dict_rows {
     uint64_t max_rows; /* 0: all */
     uint64_t seed;
     char exclude[1024]; /* what --exclude came to */
+    double holdout;     /* and --holdout */
     const sonde_kernels *kernels;
     const sonde_work *work;
 };

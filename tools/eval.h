@@ -12,6 +12,7 @@ struct eval_options {
     bool latents; /* arrays with a number for each latent */
     const char *truth;
     bool baselines;
+    uint64_t permuted_tokens; /* OPTION_WORD: as many as the dictionary was trained on */
     uint64_t splice_tokens; /* next tokens with the model in the loop; OPTION_WORD: all, or as many as rows */
 };
 
@@ -43,6 +44,7 @@ eval_section eval_geometry;
 eval_section eval_truth;
 eval_section eval_baselines; /* before eval_splice, which scores them too */
 eval_section eval_splice;
+eval_section eval_permuted; /* one more row of the baselines */
 
 void eval_put_baseline_scores(struct eval *e, size_t i, const sonde_splice_score *s);
 void eval_print_baselines(const struct eval *e);

@@ -124,6 +124,68 @@ json_t *sonde_train_options_json(const sonde_train_options *o)
     return out;
 }
 
+/* How many values a choice has; most are no and yes. */
+static int n_choices(size_t at)
+{
+    return at == AT(schedule) ? 3 : at == AT(loss) ? 3 : at == AT(jump_penalty) ? 3 : at == AT(bias_init) ? 3
+           : at == AT(normalize) ? SONDE_N_NORMALIZES
+                                 : 2;
+}
+
+static bool read_field(const json_t *v, const struct field *f, void *at)
+{
+    const struct sae_arch *arch;
+    const json_int_t i = json_integer_value(v);
+    switch (f->kind) {
+    case TEXT:
+        arch = json_is_string(v) ? sae_arch_find(json_string_value(v)) : NULL;
+        *(const char **)at = arch ? arch->name : NULL;
+        return arch;
+    case COUNT:
+        *(uint64_t *)at = (uint64_t)i;
+        return json_is_integer(v) && i >= 0;
+    case NUMBER:
+        *(double *)at = json_number_value(v);
+        return json_is_number(v);
+    case CHOICE:
+        *(int *)at = (int)i;
+        return json_is_integer(v) && i >= 0 && i < n_choices(f->at);
+    }
+    return false;
+}
+
+static bool read_prefixes(const json_t *ends, const json_t *weights, sonde_train_options *o)
+{
+    const json_t *v;
+    size_t j;
+    if (json_array_size(ends) > SONDE_MAX_PREFIXES || json_array_size(weights) != json_array_size(ends))
+        return false;
+    json_array_foreach(ends, j, v)
+    {
+        if (!json_is_integer(v) || json_integer_value(v) <= 0 || !json_is_number(json_array_get(weights, j)))
+            return false;
+        o->prefix[j] = (uint64_t)json_integer_value(v);
+        o->prefix_weight[j] = json_number_value(json_array_get(weights, j));
+    }
+    o->n_prefixes = json_array_size(ends);
+    return true;
+}
+
+enum sonde_code sonde_train_options_read(const json_t *json, sonde_train_options *o, sonde_err *err)
+{
+    sonde_train_options got = sonde_train_options_auto();
+    for (size_t i = 0; i < N_FIELDS; i++) {
+        const json_t *v = json_object_get(json, fields[i].name);
+        if (v && !json_is_null(v) && !read_field(v, &fields[i], member(&got, &fields[i])))
+            return sonde_fail(err, SONDE_E_INPUT, "the training option '%s' has a value that it cannot have",
+                              fields[i].name);
+    }
+    if (!read_prefixes(json_object_get(json, "prefix"), json_object_get(json, "prefix_weight"), &got))
+        return sonde_fail(err, SONDE_E_INPUT, "the training option 'prefix' has a value that it cannot have");
+    *o = got;
+    return SONDE_OK;
+}
+
 uint64_t sonde_train_steps(const sonde_train_options *o)
 {
     return o->n_tokens / o->batch + (o->n_tokens % o->batch != 0);

@@ -96,6 +96,10 @@ uint64_t sonde_train_steps(const sonde_train_options *o);
 /* The options as JSON, in the order above: what run.json and checkpoints hold. A new reference. */
 json_t *sonde_train_options_json(const sonde_train_options *o);
 
+/* And back: what json lacks stays auto. arch points into the table of architectures; sonde_train_defaults checks the
+ * rest. Errors: SONDE_E_INPUT naming the key. */
+enum sonde_code sonde_train_options_read(const json_t *json, sonde_train_options *o, sonde_err *err);
+
 /* Names of the architectures and what they are; NULL at the end. */
 const char *const *sonde_train_archs(void);
 const char *sonde_train_arch_about(const char *name);

@@ -48,7 +48,7 @@ run sonde eval sae acts.h5 --json; code 0
 if grep -q '"ce_\|baselines' .out; then fail 'losses without a model'; fi
 
 it baselines_stand_beside
-run sonde eval "${in_model[@]}" --baselines --json; code 0; err ''; cp .out beside
+run sonde eval "${in_model[@]}" --baselines --permuted-tokens 0 --json; code 0; err ''; cp .out beside
 for line in '"name": "pca"' '"name": "bigram"' '"fitted_to": "train"' '"n_pairs": [1-9]'; do out_has "$line"; done
 [ "$(grep -c '"ce_loss_score_mean":' .out)" = 3 ] || fail 'not all are scored'
 [ "$(grep -c '"explained_variance":' .out)" = 3 ] || fail 'not all are measured'
@@ -70,13 +70,35 @@ run sonde eval sae rows.npy --baselines --json; code 0; out_has '"name": "pca"'
 if grep -q bigram .out; then fail 'bigrams of nothing'; fi
 
 it the_table_has_their_lines
-run sonde eval "${in_model[@]}" --baselines; code 0; err ''
+run sonde eval "${in_model[@]}" --baselines --permuted-tokens 0; code 0; err ''
 for line in '^the model with the dictionary in it$' '^  ce_delta  *0.0000 ' '^  kl_div_with_ablation ' '^baselines  *l0  *explained_variance  *ce_delta' \
     '^  the dictionary  .*1.0000' '^  pca  ' '^  bigram  *- '; do out_has "$line"; done
 
 it no_bit_depends_on_threads
 for threads in 1 2 3; do
-    run sonde eval "${in_model[@]}" --baselines --json --threads $threads; code 0; cmp -s .out beside || fail "$threads threads"
+    run sonde eval "${in_model[@]}" --baselines --permuted-tokens 0 --json --threads $threads; code 0; cmp -s .out beside || fail "$threads threads"
+done
+
+export TMPDIR=$PWD
+it a_dictionary_of_permuted_weights_is_trained_like_this_one
+run sonde train --model "$models/llama" --ids ids.npy --holdout 0.3 --hook blocks.1.hook_resid_post --latents 24 --k 3 --tokens 4096 --seed 3 -o trained
+code 0
+for threads in 1 2; do
+    run sonde eval trained --model "$models/llama" --ids ids.npy --baselines --json --threads $threads; code 0; err ''; cp .out permuted$threads
+done
+cmp -s permuted1 permuted2 || fail 'threads change it'
+out_has '"name": "permuted weights"'; out_has '"n_training_tokens": 4096'
+is_true "$(grep -A6 permuted .out | number explained_variance /dev/stdin) < 1"
+[ "$(grep -A6 permuted .out | number explained_variance /dev/stdin)" != "$(number explained_variance)" ] || fail 'the weights are not permuted'
+run sonde eval trained --model "$models/llama" --ids ids.npy --baselines --json --permuted-tokens 2048; code 0; out_has '"n_training_tokens": 2048'
+ls -d sonde-permuted-* >/dev/null 2>&1 && fail 'it is still there'
+
+it without_its_training_there_is_no_such_row
+run sonde eval sae --model "$models/llama" --ids ids.npy --holdout 0.3 --baselines --json; code 0; err_is_one_line; err_has 'run.json'
+if grep -q permuted .out; then fail 'a row all the same'; fi
+for bad in '"arch": "nothing"' '"normalize": 99' '"k": -3' '"n_latents": "many"' '"prefix": [1, 2]'; do
+    mkdir -p odd; cp sae/* odd; echo "{\"options\": {$bad}}" >odd/run.json
+    run sonde eval odd --model "$models/llama" --ids ids.npy --holdout 0.3 --baselines --json; code 0; err_is_one_line
 done
 
 it a_model_that_sees_what_comes_is_not_scored
