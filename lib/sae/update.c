@@ -71,6 +71,8 @@ void trainer_update(sonde_trainer *t, sonde_pool *pool, sonde_step_report *rep)
     q.adam = (sonde_adam){.clip = (float)clip,
                           .beta1 = (float)o->beta1,
                           .beta2 = (float)o->beta2,
+                          .rest1 = (float)(1 - o->beta1),
+                          .rest2 = (float)(1 - o->beta2),
                           .eps = (float)o->eps,
                           .step = (float)(rep->lr / (1 - t->c.power1)),
                           .sqrt_correction2 = (float)sqrt(1 - t->c.power2)};
