@@ -54,31 +54,27 @@ struct scan16 {
     vf lost, kept, minus_lost, minus_kept, tiny;
 };
 
-/* Up to LANES columns with their p. Which may pass, and the limits of their values. */
-static inline vm scan16_step(const struct scan16 *s, vf p, vf norm, vf lost, vf bias, vf limit, vf *low,
-                             vf *high)
+static inline vf scan16_high(const struct scan16 *s, vf p, vf norm, vf lost, vf bias)
 {
-    const vf h = vf_add(vf_fma(s->lost, norm, vf_fma(s->kept, lost, vf_add(p, s->tiny))), bias);
+    return vf_add(vf_fma(s->lost, norm, vf_fma(s->kept, lost, vf_add(p, s->tiny))), bias);
+}
+
+static inline vf scan16_low(const struct scan16 *s, vf p, vf norm, vf lost, vf bias)
+{
     const vf l = vf_add(vf_fma(s->minus_lost, norm, vf_fma(s->minus_kept, lost, vf_sub(p, s->tiny))), bias);
-    *high = h;
-    *low = vf_select(vf_isnan(l), vf_set(-INFINITY), l);
-    return vf_lt(h, limit);
+    return vf_select(vf_isnan(l), vf_set(-INFINITY), l);
 }
 
 /* The last n < LANES columns. */
-static inline size_t scan16_rest(const struct scan16 *s, const float *p, const float *norm, const float *lost,
-                                 const float *bias, vf limit, const float *limits, size_t n, uint32_t c,
-                                 uint32_t *col, float *low, float *high)
+static inline size_t scan16_rest(const struct scan16 *s, vf p, vf norm, vf lost, vf bias, vf limit, size_t n,
+                                 uint32_t c, uint32_t *col, float *low, float *high)
 {
     float h[LANES], l[LANES];
-    vf lv, hv;
-    const vm below = scan16_step(s, vf_load_n(p, n), vf_load_n(norm, n), vf_load_n(lost, n),
-                                 bias ? vf_load_n(bias, n) : vf_set(0.0f),
-                                 limits ? vf_load_n(limits, n) : limit, &lv, &hv);
+    const vf hv = scan16_high(s, p, norm, lost, bias);
     size_t count = 0;
     vf_store(h, hv);
-    vf_store(l, lv);
-    for (uint32_t hit = ~vm_bits(below) & ((1u << n) - 1u); hit; hit &= hit - 1) {
+    vf_store(l, scan16_low(s, p, norm, lost, bias));
+    for (uint32_t hit = ~vm_bits(vf_lt(hv, limit)) & ((1u << n) - 1u); hit; hit &= hit - 1) {
         const uint32_t j = (uint32_t)__builtin_ctz(hit);
         col[count] = c + j;
         low[count] = l[j];
@@ -96,23 +92,24 @@ static size_t scan16(const sonde_bound16 *b, const float *p, const float *norm, 
     const vf zero = vf_set(0.0f), one_limit = vf_set(limit);
     size_t count = 0, i = 0;
     for (; i + LANES <= n; i += LANES) {
-        vf l, h;
-        const vm below =
-            scan16_step(&s, vf_load(p + i), vf_load(norm + i), vf_load(lost + i),
-                        bias ? vf_load(bias + i) : zero, limits ? vf_load(limits + i) : one_limit, &l, &h);
+        const vf add = bias ? vf_load(bias + i) : zero;
+        const vf h = scan16_high(&s, vf_load(p + i), vf_load(norm + i), vf_load(lost + i), add);
+        const vm below = vf_lt(h, limits ? vf_load(limits + i) : one_limit);
         const uint32_t hit = ~vm_bits(below) & 0xffffu;
         if (!hit)
             continue;
         const vm m = vm_not(below);
         vi_store_packed(col + count, m, vi_add(vi_iota(), vi_set(c + (uint32_t)i)));
-        vf_store_packed(low + count, m, l);
+        vf_store_packed(low + count, m,
+                        scan16_low(&s, vf_load(p + i), vf_load(norm + i), vf_load(lost + i), add));
         vf_store_packed(high + count, m, h);
         count += (size_t)__builtin_popcount(hit);
     }
     if (i < n)
-        count += scan16_rest(&s, p + i, norm + i, lost + i, bias ? bias + i : NULL, one_limit,
-                             limits ? limits + i : NULL, n - i, c + (uint32_t)i, col + count, low + count,
-                             high + count);
+        count += scan16_rest(&s, vf_load_n(p + i, n - i), vf_load_n(norm + i, n - i),
+                             vf_load_n(lost + i, n - i), bias ? vf_load_n(bias + i, n - i) : zero,
+                             limits ? vf_load_n(limits + i, n - i) : one_limit, n - i, c + (uint32_t)i,
+                             col + count, low + count, high + count);
     return count;
 }
 

@@ -174,17 +174,14 @@ static bool begin_rows(const struct encode_job *job, struct encode_thread *t, si
     return true;
 }
 
-/* Raise a row's limit to its k-th largest low, and drop what can not reach it. */
-static void cut_row(const struct encode_job *job, struct thread16 *w, size_t row)
+/* Raise a row's limit to its k-th largest low, or a bit less, and drop what can not reach it. */
+static void cut_row(const struct encode_job *job, struct thread16 *w, size_t row, size_t slack)
 {
     struct row16 *s = (struct row16 *)w->state.p + row;
     const size_t at = row * room_of(job);
     uint32_t *col = (uint32_t *)w->col.p + at, kept = 0;
     float *low = (float *)w->low.p + at, *high = (float *)w->high.p + at;
-    if (s->n < job->k)
-        return;
-    const float t = sonde_select_value(job->e->w->kernels, low, s->n, job->k);
-    s->limit = t > s->limit ? t : s->limit;
+    s->limit = sonde_select_raise(job->e->w->kernels, low, s->n, job->k, slack, s->limit);
     for (uint32_t i = 0; i < s->n; i++) {
         const float l = low[i], h = high[i];
         col[kept] = col[i];
@@ -210,7 +207,7 @@ static size_t scan_row(const struct encode_job *job, struct encode_thread *t, si
     if (s->n <= s->cut)
         return 0;
     if (!above) {
-        cut_row(job, w, row);
+        cut_row(job, w, row, job->k / 8);
         s->cut = (uint32_t)least(job->limit16, most(s->cut, 2 * (size_t)s->n));
     }
     if (s->n <= job->limit16)
@@ -229,7 +226,7 @@ static bool settle_rows(struct encode_job *job, struct encode_thread *t, size_t 
     start[0] = 0;
     for (size_t i = 0; i < rows; i++) {
         if (s[i].n != RUNS_IN_FLOAT32 && job->e->pick == SONDE_PICK_ROW)
-            cut_row(job, w, row + i);
+            cut_row(job, w, row + i, job->k / 32);
         start[i + 1] = start[i] + (s[i].n == RUNS_IN_FLOAT32 ? 0 : s[i].n);
     }
     if (!grow(&w->index, start[rows], sizeof(uint32_t), job->space->budget))

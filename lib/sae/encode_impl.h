@@ -52,8 +52,10 @@ struct last_kept sonde_select_kth(const struct candidates *const *part, size_t n
 /* Keep what comes up to `last`, in its order. */
 void sonde_select_keep(struct candidates *c, const struct last_kept *last);
 
-/* The k-th largest value. n >= k >= 1, no NaN. */
-float sonde_select_value(const sonde_kernels *kernels, const float *value, size_t n, size_t k);
+/* The limit itself, or a higher one that at least k values reach: the k-th largest value, or one that, ties
+ * apart, at most k + slack reach. No NaN. */
+float sonde_select_raise(const sonde_kernels *kernels, const float *value, size_t n, size_t k, size_t slack,
+                         float limit);
 
 /* Of one thread: what bfloat16 products leave open (encode16.c). */
 struct thread16 {

@@ -118,7 +118,32 @@ void sonde_select_keep(struct candidates *c, const struct last_kept *last)
     c->n = kept;
 }
 
-float sonde_select_value(const sonde_kernels *kernels, const float *value, size_t n, size_t k)
+/* Integers in the order of floats; 0 and -0 are neighbours. */
+static inline int32_t order_of(float v)
 {
-    return sonde_kth_largest(kernels, n, k, value);
+    const int32_t i = (int32_t)sonde_f32_bits(v);
+    return i < 0 ? i ^ INT32_MAX : i;
+}
+
+static inline float of_order(int32_t i)
+{
+    return sonde_bits_f32((uint32_t)(i < 0 ? i ^ INT32_MAX : i));
+}
+
+float sonde_select_raise(const sonde_kernels *kernels, const float *value, size_t n, size_t k, size_t slack,
+                         float limit)
+{
+    int32_t low = order_of(limit), high = order_of(__builtin_inff());
+    while (low < high) {
+        const int32_t middle = (int32_t)(((int64_t)low + (int64_t)high) >> 1);
+        const size_t above = sonde_count_above(kernels, value, n, of_order(middle));
+        if (above < k) {
+            high = middle;
+            continue;
+        }
+        low = middle + 1;
+        if (above <= k + slack)
+            break;
+    }
+    return of_order(low);
 }
