@@ -108,7 +108,7 @@ static void (*const tiles[])(const struct tile16 *) = {
 
 static __mmask16 first_of(size_t n)
 {
-    return n < 16 ? (__mmask16)((1u << n) - 1) : (__mmask16)0xffff;
+    return (__mmask16)((1u << (n < 16 ? n : 16)) - 1u);
 }
 
 /* The first of part i of n_parts that share m evenly. */
