@@ -75,6 +75,8 @@ static bool scan_row(struct encode_job *job, struct encode_thread *t, size_t fir
     struct candidates *c = &t->wide.maybe;
     if (!make_room(job, t))
         return false;
+    if (atomic_load(&job->give_up16)) /* the list may be full */
+        return true;
     float *low = (float *)c->value.p + c->n;
     uint32_t *rows = (uint32_t *)c->row.p + c->n;
     const size_t n = sonde_scan16(job->e->w16, (const sonde_bound16 *)t->wide.bound.p + row, p, col, cols,

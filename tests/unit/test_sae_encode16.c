@@ -189,6 +189,39 @@ static void columns_that_bfloat16_can_not_tell_apart_are_told_apart(void **state
     }
 }
 
+/* Four columns that rounding makes smaller by all that the bound allows (1 + 2^-8 is a tie) win by little
+ * over six that it does not touch. */
+static void columns_at_the_edge_of_the_bound_win_as_in_float32(void **state)
+{
+    (void)state;
+    FOR_EXACT_TABLES(t)
+    {
+        struct problem p = usual(*t);
+        for (size_t i = 0; i < p.n_rows * p.d; i++)
+            p.x[i] = number_at(i % p.d) < 0 ? -1.0f : 1.0f;
+        for (size_t j = 0; j < p.f; j++) {
+            for (size_t i = 0; i < p.d; i++)
+                p.rows[j * p.d + i] = p.x[i] * (j < 4    ? 1 + 0x1p-8f
+                                                : j < 10 ? (i * 20 < p.d * 9 ? 1 + 0x1p-7f : 1.0f)
+                                                         : 0.5f * fabsf(number_at(j * p.d + i)));
+            p.bound[j] = (float)p.d * (1 + 0.95f * 0x1p-8f);
+        }
+        pack(&p);
+        const sonde_encoding row = {.pick = SONDE_PICK_ROW, .k = 4},
+                             batch = {.pick = SONDE_PICK_BATCH, .k = 4 * p.n_rows},
+                             above = {.pick = SONDE_PICK_ABOVE, .bound = p.bound};
+        assert_int_equal(check(&p, row, *t), p.n_rows);
+        assert_int_equal(check(&p, batch, *t), p.n_rows);
+        assert_int_equal(check(&p, above, *t), p.n_rows);
+        for (size_t j = 10; j < 400; j++) /* so many that no list can be cut */
+            memcpy(p.rows + j * p.d, p.rows + 9 * p.d, p.d * sizeof *p.rows);
+        pack(&p);
+        check(&p, row, *t);
+        assert_int_equal(check(&p, batch, *t), 0);
+        free_problem(&p);
+    }
+}
+
 static void rows_that_are_no_usual_numbers_come_out_as_in_float32(void **state)
 {
     (void)state;
@@ -316,6 +349,7 @@ int main(void)
         cmocka_unit_test(latents_and_values_are_float32s_on_usual_rows),
         cmocka_unit_test(ties_fall_as_in_float32),
         cmocka_unit_test(columns_that_bfloat16_can_not_tell_apart_are_told_apart),
+        cmocka_unit_test(columns_at_the_edge_of_the_bound_win_as_in_float32),
         cmocka_unit_test(rows_that_are_no_usual_numbers_come_out_as_in_float32),
         cmocka_unit_test(rows_of_zeros_come_out_as_in_float32),
         cmocka_unit_test(hints_change_nothing),
