@@ -217,27 +217,28 @@ static void few_directions_become_exactly_orthogonal(void **state)
 static void the_first_step_goes_down_the_gradient(void **state)
 {
     (void)state;
-    sonde_synth_options o = {.dim = 3, .truth = 5, .seed = 8, .active = 1};
+    sonde_synth_options o = {.dim = 8, .truth = 20, .seed = 8, .active = 1};
     sonde_synth *a = make(&o);
     o.orthogonal_steps = 1;
     o.orthogonal_lr = 1e-3;
     sonde_synth *b = make(&o);
-    for (size_t i = 0; i < 5; i++) {
-        double g[3] = {0}, moved[3], norm = 0;
-        const float *w = a->direction + i * 3;
-        for (size_t j = 0; j < 5; j++) {
-            const float *u = a->direction + j * 3;
-            double dot =
-                (double)w[0] * (double)u[0] + (double)w[1] * (double)u[1] + (double)w[2] * (double)u[2];
-            for (size_t k = 0; k < 3 && j != i; k++)
+    for (size_t i = 0; i < 20; i++) {
+        double g[8] = {0}, moved[8], norm = 0;
+        const float *w = a->direction + i * 8;
+        for (size_t j = 0; j < 20; j++) {
+            const float *u = a->direction + j * 8;
+            double dot = 0;
+            for (size_t k = 0; k < 8; k++)
+                dot += (double)w[k] * (double)u[k];
+            for (size_t k = 0; k < 8 && j != i; k++)
                 g[k] += 4 * dot * (double)u[k];
         }
-        for (size_t k = 0; k < 3; k++) {
+        for (size_t k = 0; k < 8; k++) {
             moved[k] = (double)w[k] - 1e-3 * (g[k] > 0 ? 1 : -1);
             norm += moved[k] * moved[k];
         }
-        for (size_t k = 0; k < 3; k++)
-            assert_true(fabs(moved[k] / sqrt(norm) - (double)b->direction[i * 3 + k]) < 1e-6);
+        for (size_t k = 0; k < 8; k++)
+            assert_true(fabs(moved[k] / sqrt(norm) - (double)b->direction[i * 8 + k]) < 1e-6);
     }
     sonde_synth_free(a);
     sonde_synth_free(b);

@@ -207,7 +207,7 @@ static void joint_frequencies_are_those_of_the_gaussian_copula(void **state)
 {
     (void)state;
     const size_t n = 24;
-    const uint64_t n_rows = 100000;
+    const uint64_t n_rows = 400000;
     sonde_synth *s = make(&(sonde_synth_options){.dim = 2,
                                                  .truth = n,
                                                  .seed = 21,
@@ -217,15 +217,19 @@ static void joint_frequencies_are_those_of_the_gaussian_copula(void **state)
                                                  .rank = 3,
                                                  .correlation = 0.5});
     uint64_t both[24][24] = {{0}};
+    double sum = 0, sum_sq = 0;
     sonde_synth_space *p = space_of(s);
     for (uint64_t row = 0; row < n_rows; row++) {
         const uint32_t *latent;
         size_t k = sonde_synth_row(s, row, p, &latent, NULL, NULL);
+        sum += (double)k;
+        sum_sq += (double)(k * k);
         for (size_t i = 0; i < k; i++)
             for (size_t j = 0; j <= i; j++)
                 both[latent[i]][latent[j]]++;
     }
-    double most = 0;
+    double most = 0, rows = (double)n_rows, mean = sum / rows;
+    near(mean, 4, sqrt((sum_sq / rows - mean * mean) / rows), "mean number active");
     for (size_t i = 0; i < n; i++) {
         double pi = s->probability[i];
         near((double)both[i][i] / (double)n_rows, pi, sqrt(pi * (1 - pi) / (double)n_rows), "margin");
@@ -341,6 +345,20 @@ static void children_are_as_frequent_as_asked_where_their_parent_allows(void **s
     }
 }
 
+static void siblings_with_too_small_a_parent_share_it_evenly(void **state)
+{
+    (void)state;
+    sonde_synth *s = make(&(sonde_synth_options){
+        .dim = 2, .truth = 80, .seed = 34, .active = 16, .roots = 3, .branch = 4, .depth = 2});
+    assert_int_equal(s->n_squeezed, 12 + 48);
+    for (size_t i = 3; i < 63; i++)
+        assert_true(fabs(s->probability[i] - (i < 15 ? 0.2 / 4 : 0.2 / 16)) < 1e-12);
+    uint64_t *count = count_active(s, 40000);
+    check_frequencies(s, count, 40000);
+    free(count);
+    sonde_synth_free(s);
+}
+
 static void free_siblings_are_independent_given_their_parent(void **state)
 {
     (void)state;
@@ -442,6 +460,7 @@ int main(void)
         cmocka_unit_test(strong_factors_leave_some_noise_of_ones_own),
         cmocka_unit_test(children_need_their_parent_and_exclude_each_other),
         cmocka_unit_test(children_are_as_frequent_as_asked_where_their_parent_allows),
+        cmocka_unit_test(siblings_with_too_small_a_parent_share_it_evenly),
         cmocka_unit_test(free_siblings_are_independent_given_their_parent),
         cmocka_unit_test(children_scale_with_their_parents_value),
         cmocka_unit_test(the_benchmark_set_up_has_its_published_sparsity),
