@@ -48,10 +48,13 @@ enum sonde_code calibration_add(struct calibration *c, const float *x, const flo
                                 sonde_pool *pool, sonde_err *err)
 {
     sonde_trainer *t = c->t;
+    enum sonde_code code = trainer_room(t, n > t->o.batch ? n : (size_t)t->o.batch, err); /* after a resume */
+    if (code)
+        return code;
     trainer_normalize(t, x, y, n, pool);
     const sonde_encoding e = {
         .w = &t->w_enc, .bias = t->p[P_B_ENC].w, .pick = SONDE_PICK_ABOVE, .bound = c->bound};
-    enum sonde_code code = sonde_encode_rows(&e, t->xc, t->d_in, n, pool, t->space, &t->z, NULL, err);
+    code = sonde_encode_rows(&e, t->xc, t->d_in, n, pool, t->space, &t->z, NULL, err);
     if (code)
         return code;
     for (size_t i = 0; i < t->z.start[n]; i++)

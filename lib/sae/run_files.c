@@ -24,8 +24,19 @@ static void checkpoint_path(const char *dir, uint64_t step, char path[4096])
     snprintf(path, 4096, "%s/checkpoints/step-%09llu.safetensors", dir, (unsigned long long)step);
 }
 
+/* Is it, in n characters, exactly as checkpoint_path writes it? */
+bool training_is_checkpoint(const char *name, size_t n, uint64_t *step)
+{
+    char same[64];
+    unsigned long long s;
+    if (sscanf(name, "step-%20llu", &s) != 1)
+        return false;
+    *step = s;
+    return snprintf(same, sizeof same, "step-%09llu.safetensors", s) == (int)n && !memcmp(same, name, n);
+}
+
 /* Steps of the checkpoints in a directory, the newest first; at most max of them. */
-static size_t list_steps(const char *dir, uint64_t *step, size_t max)
+size_t training_list_checkpoints(const char *dir, uint64_t *step, size_t max)
 {
     char path[4096];
     size_t n = 0;
@@ -34,9 +45,8 @@ static size_t list_steps(const char *dir, uint64_t *step, size_t max)
     if (!d)
         return 0;
     for (struct dirent *e; (e = readdir(d));) {
-        unsigned long long s;
-        int end = 0;
-        if (sscanf(e->d_name, "step-%llu.safetensors%n", &s, &end) != 1 || e->d_name[end] || end == 0)
+        uint64_t s;
+        if (!training_is_checkpoint(e->d_name, strlen(e->d_name), &s))
             continue;
         size_t at = n < max ? n++ : n;
         while (at > 0 && step[at - 1] < s) {
@@ -54,28 +64,51 @@ static size_t list_steps(const char *dir, uint64_t *step, size_t max)
 /* ---- checkpoints
  * --------------------------------------------------------------------------------------------------- */
 
-void training_forget_checkpoints(const char *dir, size_t keep)
+void training_forget_checkpoints(const char *dir, size_t keep, uint64_t at)
 {
     uint64_t step[64];
     char path[4096];
-    const size_t n = list_steps(dir, step, 64);
-    for (size_t i = keep; i < n; i++) {
+    const size_t n = training_list_checkpoints(dir, step, 64);
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (step[i] <= at && kept < keep) {
+            kept++;
+            continue;
+        }
         checkpoint_path(dir, step[i], path);
         unlink(path);
     }
+}
+
+/* A latent that is NaN is never active and may go unseen by the steps; it must not displace a good state. */
+static enum sonde_code check_finite(const struct run *r, const struct job *j, sonde_err *err)
+{
+    for (int k = 0; k < N_PARAMS; k++) {
+        const struct param *p = &j->trainer->p[k];
+        for (size_t i = 0; p->w && i < p->rows; i++)
+            if (!sonde_all_finite(r->kernels, p->cols, p->w + i * p->cols))
+                return sonde_fail(err, SONDE_E_NUMERIC,
+                                  "%s%sstep %llu: %s holds NaN or infinity at %s %zu; a lower --lr may help",
+                                  r->n_jobs > 1 ? j->dir : "", r->n_jobs > 1 ? ": " : "",
+                                  (unsigned long long)r->step, p->name,
+                                  p->rows == j->trainer->F ? "latent" : "row", i);
+    }
+    return SONDE_OK;
 }
 
 enum sonde_code training_checkpoint(struct run *r, sonde_source_position at, sonde_err *err)
 {
     char path[4096];
     enum sonde_code code = SONDE_OK;
+    for (size_t j = 0; j < r->n_jobs && !code; j++)
+        code = check_finite(r, &r->job[j], err);
     for (size_t j = 0; j < r->n_jobs && !code; j++) {
         checkpoint_path(r->job[j].dir, r->step, path);
-        if (!(code = log_write(r, &r->job[j], err)) && !(code = log_sync(&r->job[j], err)))
-            code = state_save(r->job[j].trainer, at, r->job[j].config, path, err);
+        if (!(code = log_sync(&r->job[j], err)))
+            code = state_save(r->job[j].trainer, at, &r->job[j].sums, r->job[j].config, path, err);
     }
     for (size_t j = 0; j < r->n_jobs && !code; j++)
-        training_forget_checkpoints(r->job[j].dir, 2);
+        training_forget_checkpoints(r->job[j].dir, 2, r->step);
     r->saved_s = seconds();
     return code;
 }
@@ -98,7 +131,9 @@ static enum sonde_code load_all(struct run *r, uint64_t step, sonde_source_posit
     enum sonde_code code = SONDE_OK;
     for (size_t j = 0; j < r->n_jobs && !code; j++) {
         checkpoint_path(r->job[j].dir, step, path);
-        code = state_load(r->job[j].trainer, path, r->job[j].config, at, err);
+        code = state_load(r->job[j].trainer, path, r->job[j].config, at, &r->job[j].sums, err);
+        if (code == SONDE_E_USAGE && r->job[j].described) /* run.json is of this run: the checkpoint is not */
+            code = SONDE_E_INPUT;
     }
     for (size_t j = 0; j < r->n_jobs && !code; j++)
         if (r->job[j].trainer->c.step != step)
@@ -118,38 +153,64 @@ static enum sonde_code adopt(struct run *r, uint64_t step, sonde_source_position
         r->job[j].last.n_tokens = r->job[j].trainer->c.n_tokens;
     }
     r->step = step;
+    r->resumed = true;
     return sonde_source_seek(r->source, at, err);
 }
 
-/* A damaged checkpoint gives way to the one before it, and the run says so; a changed configuration is
- * refused. */
-enum sonde_code training_resume(struct run *r, sonde_err *err)
+/* All dictionaries save each step before any goes on, so without a common one none has more than one: else
+ * they are not of one run, and beginning anew would lose what is there. */
+static enum sonde_code check_none_is_lost(const struct run *r, sonde_err *err)
+{
+    uint64_t step[2];
+    for (size_t j = 0; j < r->n_jobs; j++)
+        if (training_list_checkpoints(r->job[j].dir, step, 2) > 1)
+            return sonde_fail(
+                err, SONDE_E_USAGE,
+                "%s: has checkpoints, the last of step %llu, that other dictionaries of this grid "
+                "lack; resume with the grid that was begun, or begin anew with --force",
+                r->job[j].dir, (unsigned long long)step[0]);
+    return SONDE_OK;
+}
+
+/* A damaged checkpoint, or one of another run, gives way to the one before it, and the run says so. When none
+ * is left nothing is touched. */
+static enum sonde_code find_checkpoint(struct run *r, sonde_err *err)
 {
     uint64_t step[64];
-    enum sonde_code code = SONDE_OK;
-    size_t n = r->what->resume ? list_steps(r->job[0].dir, step, 64) : 0;
+    sonde_err first = {0};
+    const size_t n = training_list_checkpoints(r->job[0].dir, step, 64);
     for (size_t i = 0; i < n; i++) {
         sonde_source_position at = {0};
         sonde_err why = {0};
         if (!all_have(r, step[i]))
             continue;
-        code = load_all(r, step[i], &at, &why);
+        const enum sonde_code code = load_all(r, step[i], &at, &why);
         if (code == SONDE_OK) {
-            code = adopt(r, step[i], at, err);
-            break;
+            if (first.code)
+                snprintf(r->note, sizeof r->note, "%.320s; going on from the one before", first.msg);
+            return adopt(r, step[i], at, err);
         }
         if (code != SONDE_E_INPUT) {
             if (err)
                 *err = why;
             return code;
         }
-        snprintf(r->note, sizeof r->note, "%.300s; going on from the one before", why.msg);
-        code = SONDE_OK;
+        if (!first.code)
+            first = why;
     }
-    if (r->what->resume && r->step == 0 && !r->note[0])
-        snprintf(r->note, sizeof r->note, "there is no checkpoint yet: beginning with the first step");
+    if (first.code)
+        return sonde_fail(err, SONDE_E_INPUT, "%.300s; no other checkpoint is left, --force begins anew",
+                          first.msg);
+    snprintf(r->note, sizeof r->note, "there is no checkpoint yet: beginning with the first step");
+    return check_none_is_lost(r, err);
+}
+
+enum sonde_code training_resume(struct run *r, sonde_err *err)
+{
+    enum sonde_code code = r->what->resume ? find_checkpoint(r, err) : SONDE_OK;
     for (size_t j = 0; j < r->n_jobs && !code; j++)
-        code = log_open(r, &r->job[j], err);
+        if (r->job[j].described || !(code = training_describe(r, &r->job[j], err)))
+            code = log_open(r, &r->job[j], err);
     r->saved_s = seconds();
     return code;
 }
@@ -163,19 +224,21 @@ enum sonde_code training_stop(struct run *r, sonde_source_position at, sonde_err
                              (unsigned long long)r->step, (unsigned long long)r->n_steps);
 }
 
-/* With one job its state is that before the bad step, and is saved; of several some have taken the step, so
- * their last checkpoints stand. The first error is what the caller hears. */
-enum sonde_code training_keep_last_good(struct run *r, sonde_source_position at, sonde_err *err)
+/* The first error is what the caller hears. A job that failed has the state from before its step; where
+ * others have taken the step already, the last checkpoints stand. */
+enum sonde_code training_keep_last_good(struct run *r, sonde_source_position at, enum sonde_code code,
+                                        sonde_err *err)
 {
-    if (r->n_jobs > 1)
-        return SONDE_E_NUMERIC;
     sonde_err second;
+    for (size_t j = 0; j < r->n_jobs; j++)
+        if (r->job[j].trainer->c.step != r->step)
+            return code;
     if (training_checkpoint(r, at, &second) == SONDE_OK && err) {
         const size_t n = strlen(err->msg);
-        snprintf(err->msg + n, sizeof err->msg - n, "; the state before it is in %s/checkpoints",
-                 r->job[0].dir);
+        snprintf(err->msg + n, sizeof err->msg - n, "; the state after step %llu is in %s/checkpoints",
+                 (unsigned long long)r->step, r->job[0].dir);
     }
-    return SONDE_E_NUMERIC;
+    return code;
 }
 
 enum sonde_code training_after_step(struct run *r, sonde_err *err)
@@ -222,10 +285,10 @@ static enum sonde_code write_run(const struct run *r, const struct job *j, bool 
     json_t *o = json_loads(j->config, 0, NULL);
     if (!o)
         return sonde_fail(err, SONDE_E_MEMORY, "no memory for %s/run.json", j->dir);
+    char hash[17];
+    state_config_hash(j->config, hash);
+    json_object_set_new(o, "configuration", json_string(hash));
     json_object_set_new(o, "tool_version", json_string(SONDE_VERSION));
-    json_object_set_new(o, "compute",
-                        json_string(strcmp(sonde_kernels_name(r->kernels), "openblas") ? "sonde float32"
-                                                                                       : "openblas float32"));
     if (r->what->command)
         json_object_set_new(o, "command", json_string(r->what->command));
     json_object_set_new(o, "n_steps", json_integer((json_int_t)r->n_steps));

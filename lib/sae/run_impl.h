@@ -9,17 +9,12 @@
 #include "state_impl.h"
 #include "train_run.h"
 
-/* Sums over the steps since the last line of the log. */
-struct log_sums {
-    uint64_t n;
-    double loss, recon, fvu, aux, penalty, l0, l1;
-};
-
 struct job {
     const char *dir;
     char label[64];
     sonde_trainer *trainer;
-    char *config; /* JSON text that a resume must find equal */
+    char *config;   /* JSON text that a resume must find equal */
+    bool described; /* run.json holds this configuration */
     sonde_step_report last;
     struct log_sums sums;
     int log_fd, timing_fd, lock_fd;
@@ -43,6 +38,7 @@ struct run {
     struct job *job;
     size_t n_jobs;
     uint64_t n_steps, n_tokens, step;
+    bool resumed; /* from a checkpoint, maybe that of step 0 */
     uint64_t log_every;
     float *x, *y;             /* a batch; y NULL for autoencoders */
     double saved_s, logged_s; /* monotonic seconds */
@@ -59,17 +55,32 @@ void training_close(struct run *r);
 enum sonde_code training_floats(struct run *r, size_t n, size_t d, float **out, sonde_err *err);
 void training_floats_free(struct run *r, size_t n, size_t d, float *p);
 
+/* run_config.c: options, data and arithmetic of a run */
+enum sonde_code config_make(const struct run *r, struct job *j, const sonde_train_options *o, sonde_err *err);
+/* Does run.json, if there is one, hold this configuration? Sets j->described. Errors: SONDE_E_USAGE naming
+ * the field, both values and both hashes. */
+enum sonde_code config_check(struct job *j, sonde_err *err);
+
+/* run_dir.c: make, check and lock all directories, and clear them if the run begins anew. Errors:
+ * SONDE_E_USAGE (what stands there forbids it), SONDE_E_IO (another run holds it) */
+enum sonde_code training_take_dirs(struct run *r, sonde_err *err);
+
 /* run_files.c: checkpoints, and what stands in the directories */
 enum sonde_code training_resume(struct run *r,
-                                sonde_err *err); /* the newest checkpoint that all jobs have; step 0: none */
+                                sonde_err *err); /* the newest checkpoint that all jobs have, if any */
+bool training_is_checkpoint(const char *name, size_t n, uint64_t *step);
+size_t training_list_checkpoints(const char *dir, uint64_t *step, size_t max); /* the newest first */
 enum sonde_code training_checkpoint(struct run *r, sonde_source_position at, sonde_err *err);
 enum sonde_code training_after_step(struct run *r,
                                     sonde_err *err); /* log and checkpoint where it is time; stop */
 enum sonde_code training_stop(struct run *r, sonde_source_position at, sonde_err *err);
-enum sonde_code training_keep_last_good(struct run *r, sonde_source_position at, sonde_err *err);
+/* The run ends with this code: keep the state if no job has taken more than r->step steps. */
+enum sonde_code training_keep_last_good(struct run *r, sonde_source_position at, enum sonde_code code,
+                                        sonde_err *err);
 enum sonde_code training_save(struct run *r, struct job *j, sonde_err *err);
 enum sonde_code training_describe(const struct run *r, const struct job *j, sonde_err *err); /* run.json */
-void training_forget_checkpoints(const char *dir, size_t keep); /* all but the newest */
+/* Remove all checkpoints but the `keep` newest of those up to `step`. */
+void training_forget_checkpoints(const char *dir, size_t keep, uint64_t step);
 
 /* run_log.c */
 void log_step(struct job *j);

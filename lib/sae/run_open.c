@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * Beginning and end of a run: directories, locks, trainers, buffers. */
-#include <errno.h>
-#include <fcntl.h>
+ * Beginning and end of a run: trainers and buffers. */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "../base/size.h"
@@ -56,70 +52,6 @@ uint64_t sonde_train_memory(const sonde_train_job *job, size_t n_jobs, size_t d_
     return total + job[0].options.batch * 4 * (uint64_t)(d_in + d_out);
 }
 
-/* ---- directories
- * --------------------------------------------------------------------------------------------------- */
-
-static enum sonde_code make_dir(const char *path, sonde_err *err)
-{
-    struct stat st;
-    if (mkdir(path, 0777) == 0)
-        return SONDE_OK;
-    if (errno == EEXIST && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
-        return SONDE_OK;
-    return sonde_fail(err, SONDE_E_IO, "%s: %s", path,
-                      errno == EEXIST ? "exists and is not a directory" : strerror(errno));
-}
-
-static bool exists(const char *dir, const char *name)
-{
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    return access(path, F_OK) == 0;
-}
-
-static void remove_file(const char *dir, const char *name)
-{
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    unlink(path);
-}
-
-/* What an earlier run left; cfg.json goes first, so that a half-removed directory is none. */
-static void remove_results(const char *dir)
-{
-    static const char *const names[] = {
-        "cfg.json",    "sae_weights.safetensors", "sparsity.safetensors", "run.json", "log.jsonl",
-        "timing.jsonl"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        remove_file(dir, names[i]);
-    training_forget_checkpoints(dir, 0);
-}
-
-static enum sonde_code prepare_dir(const struct run *r, struct job *j, sonde_err *err)
-{
-    char path[4096];
-    const bool finished = exists(j->dir, "cfg.json"), begun = finished || exists(j->dir, "run.json");
-    enum sonde_code code;
-    if (strlen(j->dir) > 3900)
-        return sonde_fail(err, SONDE_E_USAGE, "%.60s...: the name is too long", j->dir);
-    if (r->what->resume && finished)
-        return sonde_fail(err, SONDE_E_USAGE,
-                          "%s: is finished, there is nothing to resume; --force begins anew", j->dir);
-    if (begun && !r->what->resume && !r->what->overwrite)
-        return sonde_fail(err, SONDE_E_USAGE,
-                          "%s: holds a run already; --resume goes on with it, --force replaces it", j->dir);
-    snprintf(path, sizeof path, "%s/checkpoints", j->dir);
-    if ((code = make_dir(j->dir, err)) || (code = make_dir(path, err)))
-        return code;
-    if ((j->lock_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
-        return sonde_fail(err, SONDE_E_IO, "%s: %s", path, strerror(errno));
-    if (flock(j->lock_fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
-        return sonde_fail(err, SONDE_E_USAGE, "%s: another run is writing here", j->dir);
-    if (!r->what->resume)
-        remove_results(j->dir);
-    return SONDE_OK;
-}
-
 /* ---- jobs
  * ----------------------------------------------------------------------------------------------------------
  */
@@ -139,16 +71,7 @@ static enum sonde_code open_job(struct run *r, struct job *j, const sonde_train_
                                              r->kernels, r->work, &j->trainer, err);
     if (code)
         return code;
-    json_t *data = json_loads(info->identity, 0, NULL);
-    json_t *o = json_pack("{s:o, s:o}", "options", sonde_train_options_json(&what->options), "data",
-                          data ? data : json_null());
-    j->config = o ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
-    json_decref(o);
-    if (!j->config)
-        return sonde_fail(err, SONDE_E_MEMORY, "no memory for the options of a run");
-    if ((code = prepare_dir(r, j, err)))
-        return code;
-    return r->what->resume && exists(j->dir, "run.json") ? SONDE_OK : training_describe(r, j, err);
+    return config_make(r, j, &what->options, err);
 }
 
 enum sonde_code training_open(struct run *r, const sonde_train_run *what, const sonde_work *work,
@@ -176,7 +99,7 @@ enum sonde_code training_open(struct run *r, const sonde_train_run *what, const 
     for (size_t j = 0; j < r->n_jobs; j++)
         if ((code = open_job(r, &r->job[j], &what->job[j], err)))
             return code;
-    return SONDE_OK;
+    return training_take_dirs(r, err);
 }
 
 static void close_fd(int fd)

@@ -31,7 +31,8 @@ static void add(struct list *l, const char *name, const char *suffix, enum sonde
 }
 
 /* counters and position are numbers of 8 bytes each. */
-static void list_arrays(const sonde_trainer *t, const sonde_source_position *at, struct list *l)
+static void list_arrays(const sonde_trainer *t, const sonde_source_position *at, const struct log_sums *sums,
+                        struct list *l)
 {
     l->n = 0;
     for (int i = 0; i < N_PARAMS; i++) {
@@ -49,37 +50,43 @@ static void list_arrays(const sonde_trainer *t, const sonde_source_position *at,
     add(l, "frequency", "", SONDE_U64, t->F, t->frequency);
     add(l, "counters", "", SONDE_U64, sizeof t->c / 8, &t->c);
     add(l, "position", "", SONDE_U64, sizeof *at / 8, at);
+    add(l, "log", "", SONDE_U64, sizeof *sums / 8, sums);
 }
 
-_Static_assert(sizeof(struct counters) % 8 == 0 && sizeof(sonde_source_position) == 24, "numbers of 8 bytes");
+_Static_assert(sizeof(struct counters) % 8 == 0 && sizeof(sonde_source_position) == 24 &&
+                   sizeof(struct log_sums) % 8 == 0,
+               "numbers of 8 bytes");
 
-static uint64_t checksum(const struct list *l, const char *config, sonde_err *err)
+/* Of the configuration and of every tensor in the order of the file: no shape need be known to check it. */
+static enum sonde_code checksum(const sonde_tensor *tensor, size_t n, const char *config, char hex[17],
+                                sonde_err *err)
 {
     sonde_xxh3_state *s = sonde_xxh3_new(err);
     if (!s)
-        return 0;
+        return SONDE_E_MEMORY;
     sonde_xxh3_add(s, config, strlen(config));
-    for (size_t i = 0; i < l->n; i++) {
-        sonde_xxh3_add(s, l->tensor[i].name, strlen(l->tensor[i].name) + 1);
-        sonde_xxh3_add(s, l->tensor[i].data, l->tensor[i].n_bytes);
+    for (size_t i = 0; i < n; i++) {
+        sonde_xxh3_add(s, tensor[i].name, strlen(tensor[i].name) + 1);
+        sonde_xxh3_add(s, tensor[i].data, tensor[i].n_bytes);
     }
-    const uint64_t sum = sonde_xxh3_end(s);
+    snprintf(hex, 17, "%016" PRIx64, sonde_xxh3_end(s));
     sonde_xxh3_free(s);
-    return sum;
+    return SONDE_OK;
 }
 
-enum sonde_code state_save(const sonde_trainer *t, sonde_source_position at, const char *config,
-                           const char *path, sonde_err *err)
+enum sonde_code state_save(const sonde_trainer *t, sonde_source_position at, const struct log_sums *sums,
+                           const char *config, const char *path, sonde_err *err)
 {
     struct list *l = malloc(sizeof *l);
     if (!l)
         return sonde_fail(err, SONDE_E_MEMORY, "no memory for a checkpoint");
-    list_arrays(t, &at, l);
-    char sum[20];
-    snprintf(sum, sizeof sum, "%016" PRIx64, checksum(l, config, err));
+    list_arrays(t, &at, sums, l);
+    char sum[17];
+    enum sonde_code code = checksum(l->tensor, l->n, config, sum, err);
     const char *meta[] = {"format", "sonde-checkpoint", "format_version", VERSION, "config", config, "xxh3",
                           sum};
-    const enum sonde_code code = sonde_safetensors_write(path, l->tensor, l->n, meta, 4, true, err);
+    if (!code)
+        code = sonde_safetensors_write(path, l->tensor, l->n, meta, 4, true, err);
     free(l);
     return code;
 }
@@ -158,32 +165,47 @@ static bool first_difference(const json_t *a, const json_t *b, char *field, size
     return false;
 }
 
+void state_config_hash(const char *config, char hex[17])
+{
+    snprintf(hex, 17, "%016" PRIx64, sonde_xxh3(config, strlen(config)));
+}
+
+enum sonde_code state_compare(const char *path, const json_t *was, const json_t *is, const char was_hash[17],
+                              const char is_hash[17], sonde_err *err)
+{
+    char field[160] = "?", x[100] = "", y[100] = "";
+    if (!first_difference(was, is, field, sizeof field, x, y, sizeof x))
+        return SONDE_OK;
+    return sonde_fail(err, SONDE_E_USAGE,
+                      "%s: %s was %s, now it is %s (configuration %s, now %s); resume with the same options "
+                      "and data, or begin anew with --force",
+                      path, field, x, y, was_hash, is_hash);
+}
+
 static enum sonde_code compare(const char *path, const char *was, const char *is, sonde_err *err)
 {
     if (!strcmp(was, is))
         return SONDE_OK;
     json_t *a = NULL, *b = NULL;
+    char was_hash[17], is_hash[17];
+    state_config_hash(was, was_hash);
+    state_config_hash(is, is_hash);
     enum sonde_code code = sonde_json_parse(was, strlen(was), 100000, path, &a, err);
     if (!code)
         code = sonde_json_parse(is, strlen(is), 100000, "this run", &b, err);
-    if (!code) {
-        char field[160] = "?", x[100] = "", y[100] = "";
-        if (first_difference(a, b, field, sizeof field, x, y, sizeof x))
-            code = sonde_fail(err, SONDE_E_USAGE,
-                              "%s: %s was %s, now it is %s (configuration %016" PRIx64 ", now %016" PRIx64
-                              "); resume with the same options and data, or begin anew with --force",
-                              path, field, x, y, sonde_xxh3(was, strlen(was)), sonde_xxh3(is, strlen(is)));
-    }
+    if (!code)
+        code = state_compare(path, a, b, was_hash, is_hash, err);
     json_decref(a);
     json_decref(b);
     return code;
 }
 
-static enum sonde_code check_sum(const sonde_tensors *f, const struct list *l, const char *path,
-                                 sonde_err *err)
+static enum sonde_code check_sum(const sonde_tensors *f, const char *path, sonde_err *err)
 {
-    char sum[20];
-    snprintf(sum, sizeof sum, "%016" PRIx64, checksum(l, meta_text(f, "config"), err));
+    char sum[17];
+    const enum sonde_code code = checksum(f->tensor, f->n_tensors, meta_text(f, "config"), sum, err);
+    if (code)
+        return code;
     if (strcmp(sum, meta_text(f, "xxh3")))
         return sonde_fail(err, SONDE_E_INPUT, "%s: checksum %s, the file says %.16s: it is damaged", path,
                           sum, meta_text(f, "xxh3"));
@@ -191,25 +213,27 @@ static enum sonde_code check_sum(const sonde_tensors *f, const struct list *l, c
 }
 
 enum sonde_code state_load(sonde_trainer *t, const char *path, const char *config, sonde_source_position *at,
-                           sonde_err *err)
+                           struct log_sums *sums, sonde_err *err)
 {
     sonde_tensors *f = NULL;
     struct list *have = malloc(sizeof *have), *to = malloc(sizeof *to);
     sonde_source_position position = {0};
+    struct log_sums log = {0};
     enum sonde_code code = SONDE_E_MEMORY;
     if (!have || !to) {
         sonde_fail(err, SONDE_E_MEMORY, "no memory for a checkpoint");
         goto out;
     }
-    list_arrays(t, &position, have);
-    list_arrays(t, &position, to);
+    list_arrays(t, &position, &log, have);
+    list_arrays(t, &position, &log, to);
     if ((code = sonde_safetensors_open(path, t->budget, &f, err)) || (code = check_kind(f, path, err)) ||
-        (code = compare(path, meta_text(f, "config"), config, err)) || (code = match(f, path, have, err)) ||
-        (code = check_sum(f, have, path, err)))
+        (code = check_sum(f, path, err)) || (code = compare(path, meta_text(f, "config"), config, err)) ||
+        (code = match(f, path, have, err)))
         goto out;
     for (size_t i = 0; i < to->n; i++) /* the list is of our own arrays; const is for saving */
         memcpy((void *)(uintptr_t)to->tensor[i].data, have->tensor[i].data, to->tensor[i].n_bytes);
     *at = position;
+    *sums = log;
 out:
     sonde_tensors_close(f);
     free(have);

@@ -77,9 +77,10 @@ static enum sonde_code train_steps(struct run *r, sonde_err *err)
         const size_t n = (size_t)(left < batch ? left : batch);
         const sonde_source_position before = sonde_source_tell(r->source);
         if ((code = next_rows(r, n, err)))
-            return code == SONDE_E_STOPPED ? training_stop(r, before, err) : code;
+            return code == SONDE_E_STOPPED ? training_stop(r, before, err)
+                                           : training_keep_last_good(r, before, code, err);
         if ((code = step_all(r, n, err)))
-            return code == SONDE_E_NUMERIC ? training_keep_last_good(r, before, err) : code;
+            return code == SONDE_E_NUMERIC ? training_keep_last_good(r, before, code, err) : code;
         r->step = step + 1;
         report_progress(r, &r->job[step % r->n_jobs]);
         code = training_after_step(r, err);
@@ -173,7 +174,7 @@ static enum sonde_code finish(struct run *r, sonde_err *err)
 static enum sonde_code train(struct run *r, sonde_err *err)
 {
     enum sonde_code code = training_resume(r, err);
-    if (!code && r->step == 0)
+    if (!code && !r->resumed)
         code = fit(r, err);
     if (!code)
         code = train_steps(r, err);

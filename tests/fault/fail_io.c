@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * Preloaded into the program: calls of one name fail.
  *
- *   FAIL_CALL   write, pwrite, fsync, fdatasync, rename (renameat2 too), close, fallocate, ftruncate, open
+ *   FAIL_CALL   write, pwrite, fsync, fdatasync, rename (renameat, renameat2 too), close, fallocate, ftruncate, open
  *   FAIL_AT     number of the call that fails, from 0; with FAIL_ON all from there on; -1: none
  *   FAIL_ERRNO  number of the error
+ *   FAIL_KILL   instead of failing the call kills the program, before it is made
  *   FAIL_SHORT  instead: write and pwrite take one byte at a time, and every other call is interrupted before
  *   FAIL_MARK   file that is made when a call has failed
  *
@@ -11,6 +12,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -43,6 +45,8 @@ static int fails(const char *call)
         if (fd >= 0)
             syscall(SYS_close, fd);
     }
+    if (getenv("FAIL_KILL"))
+        kill(getpid(), SIGKILL);
     errno = (int)number("FAIL_ERRNO", EIO);
     return 1;
 }
@@ -89,6 +93,11 @@ int fdatasync(int fd)
 int rename(const char *from, const char *to)
 {
     return fails("rename") ? -1 : (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+int renameat(int at, const char *from, int at2, const char *to)
+{
+    return fails("rename") ? -1 : (int)syscall(SYS_renameat2, at, from, at2, to, 0);
 }
 
 int renameat2(int at, const char *from, int at2, const char *to, unsigned flags)
