@@ -16,7 +16,7 @@ static enum sonde_code param_new(sonde_trainer *t, int which, const char *name, 
         return sonde_fail(err, SONDE_E_USAGE, "%zu by %zu numbers do not fit", rows, cols);
     float **const part[] = {&p->w, &p->g, &p->m, &p->v};
     for (int i = 0; i < 4; i++)
-        if (!(*part[i] = sonde_arena_get(t->arena, n, sizeof(float), err)))
+        if (!(*part[i] = sonde_arena_get(i == 0 ? t->arena : t->moments, n, sizeof(float), err)))
             return SONDE_E_MEMORY;
     p->name = name;
     p->rows = rows;
@@ -100,6 +100,14 @@ enum sonde_code trainer_alloc(sonde_trainer *t, const sonde_work *work, sonde_er
                    t->bound && t->main.start && t->dead.start
                ? SONDE_OK
                : SONDE_E_MEMORY;
+}
+
+void trainer_forget_moments(sonde_trainer *t)
+{
+    for (int i = 0; i < N_PARAMS; i++)
+        t->p[i].g = t->p[i].m = t->p[i].v = NULL;
+    sonde_arena_free(t->moments);
+    t->moments = NULL;
 }
 
 /* ---- the first weights

@@ -160,6 +160,8 @@ static enum sonde_code measure_batch(struct run *r, size_t n, sonde_err *err)
 static enum sonde_code finish(struct run *r, sonde_err *err)
 {
     const uint64_t n_train = sonde_source_about(r->source)->n_train;
+    for (size_t j = 0; j < r->n_jobs; j++)
+        trainer_forget_moments(r->job[j].trainer);
     enum sonde_code code = calibrate(r, err);
     for (size_t j = 0; j < r->n_jobs && !code; j++)
         code = measure_begin(r, &r->job[j], err);

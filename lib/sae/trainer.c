@@ -33,7 +33,8 @@ enum sonde_code sonde_trainer_new(const sonde_train_options *o, size_t d_in, siz
                              .calibrated = -1};
     t->z.budget = t->aux.budget = t->budget;
     enum sonde_code code = SONDE_E_MEMORY;
-    if ((t->arena = sonde_arena_new(t->budget, err)) && !(code = trainer_alloc(t, work, err)) &&
+    if ((t->arena = sonde_arena_new(t->budget, err)) && (t->moments = sonde_arena_new(t->budget, err)) &&
+        !(code = trainer_alloc(t, work, err)) &&
         !(code = sonde_encode_space_new(t->n_threads, t->budget, &t->space, err)) &&
         !(code = sonde_encode_space_new(t->n_threads, t->budget, &t->space_aux, err))) {
         trainer_init_weights(t, work ? work->pool : NULL);
@@ -57,6 +58,7 @@ void sonde_trainer_free(sonde_trainer *t)
     columns_free(&t->dead, t->budget);
     free(t->f);
     sonde_budget_release(t->budget, t->room_f * sizeof *t->f);
+    sonde_arena_free(t->moments);
     sonde_arena_free(t->arena);
     free(t);
 }

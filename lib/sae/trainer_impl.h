@@ -118,7 +118,8 @@ struct sonde_trainer {
     const struct sae_arch *arch;
     const sonde_kernels *kernels;
     sonde_budget *budget;
-    sonde_arena *arena;
+    sonde_arena *arena,
+        *moments; /* gradients and Adam's moments lie apart: they can go before the dictionary is written */
     sonde_rng rng;
     size_t d_in, d_out, F;
     bool transcoder;
@@ -197,6 +198,7 @@ enum sonde_code trainer_alloc(sonde_trainer *t, const sonde_work *work, sonde_er
 void trainer_init_weights(sonde_trainer *t, sonde_pool *pool);
 void trainer_pack(sonde_trainer *t, sonde_pool *pool); /* everything made again from the parameters */
 void trainer_pack_block(sonde_trainer *t, size_t latent0, size_t n);
+void trainer_forget_moments(sonde_trainer *t); /* after the last step; the trainer can only be read then */
 enum sonde_code trainer_room(sonde_trainer *t, size_t n_rows, sonde_err *err);
 
 /* normalize.c: raw rows into xs, ys; the running variance */
