@@ -23,7 +23,7 @@ struct train_options {
         resample_every, resample_times, log_every, checkpoint_steps;
     double expansion, target_l0, l1, l0, lr, lr_end, decay, beta1, beta2, eps, clip, aux_coef, bandwidth,
         threshold, pre_act, checkpoint_seconds;
-    int schedule, loss, jump_penalty, normalize, bias_init, precision, decoder;
+    int schedule, loss, jump_penalty, normalize, bias_init, precision, encoder, decoder;
     bool aux_any_sign, skip;
 };
 
@@ -113,6 +113,7 @@ static enum sonde_code read_options(const struct tool *t, const struct train_opt
     to->resample_every = o->resample_every;
     to->resample_times = o->resample_times;
     to->normalize = o->normalize - 1;
+    to->tied = o->encoder == 0 ? -1 : o->encoder == 1;
     to->unit_decoder = o->decoder == 0 ? -1 : o->decoder == 1;
     to->bias_init = o->bias_init - 1;
     to->skip = o->skip ? 1 : -1;
@@ -367,6 +368,7 @@ static const struct option options[] = {
     CHOICE("normalize", normalize, "auto|none|mean-square|sqrt-d|standard|constant|layer",
            "units of training, undone in what is saved: E||x||^2 = 1, E||x|| = sqrt(d), also without the mean; constant and layer: each row"),
     CHOICE("bias-init", bias_init, "auto|mean|median|zero", "first b_dec: mean or geometric median of a sample, or zero"),
+    CHOICE("encoder", encoder, "auto|tied|independent", "first encoder: the decoder's transpose, or directions of its own (transcoders)"),
     CHOICE("decoder", decoder, "auto|unit|free", "decoder rows kept at norm 1, or not"),
     NUMBER("l1-coef", l1, "C", "relu, gated: coefficient of the L1 penalty"),
     NUMBER("l0-coef", l0, "C", "jumprelu: coefficient of the L0 penalty"),

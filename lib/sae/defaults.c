@@ -52,6 +52,7 @@ static const struct field {
     {"normalize", CHOICE, AT(normalize)},
     {"unit_decoder", CHOICE, AT(unit_decoder)},
     {"decoder_norm", NUMBER, AT(decoder_norm)},
+    {"tied", CHOICE, AT(tied)},
     {"bias_init", CHOICE, AT(bias_init)},
     {"pre_bias", CHOICE, AT(pre_bias)},
     {"skip", CHOICE, AT(skip)},
@@ -259,6 +260,9 @@ static enum sonde_code check(const sonde_train_options *o, size_t d_in, size_t d
         return sonde_fail(err, SONDE_E_USAGE,
                           "a skip connection would copy an autoencoder's input to its output; it is for "
                           "transcoders (--hook-out)");
+    if (o->tied > 0 && d_in != d_out)
+        return sonde_fail(err, SONDE_E_USAGE, "an encoder for %zu numbers cannot begin as the transpose of a decoder of %zu", d_in,
+                          d_out);
     if (o->pre_bias > 0 && (transcoder || d_in != d_out))
         return sonde_fail(
             err, SONDE_E_USAGE,
@@ -325,6 +329,7 @@ enum sonde_code sonde_train_defaults(sonde_train_options *o, size_t d_in, size_t
     default_choice(&o->normalize, SONDE_NORMALIZE_MEAN_SQUARE);
     default_choice(&o->unit_decoder, 1);
     default_number(&o->decoder_norm, 1);
+    default_choice(&o->tied, !transcoder);
     default_choice(&o->bias_init, SONDE_BIAS_MEAN);
     default_choice(&o->pre_bias, !transcoder);
     default_choice(&o->skip, 0);

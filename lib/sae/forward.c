@@ -192,7 +192,6 @@ enum sonde_code trainer_forward(sonde_trainer *t, size_t n, sonde_pool *pool, so
     if (t->w_enc16.data) {
         e.w16 = &t->w_enc16;
         e.rows = t->p[P_W_ENC].w;
-        e.norm = t->enc_norm;
     }
     t->arch->pick(t, n, &e);
     enum sonde_code code = sonde_encode_rows(&e, t->xc, t->d_in, n, pool, t->space, &t->z, NULL, err);

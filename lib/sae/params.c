@@ -53,8 +53,7 @@ static enum sonde_code packs_new(sonde_trainer *t, sonde_err *err)
     const sonde_kernels *k = t->kernels;
     t->w_enc = (sonde_packed){.kernels = k, .k = t->d_in, .n = t->F};
     t->w_enc.data = sonde_arena_get(t->arena, sonde_packed_floats(k, t->d_in, t->F), sizeof(float), err);
-    t->enc_norm = sonde_arena_get(t->arena, t->F, sizeof(float), err);
-    if (!t->w_enc.data || !t->enc_norm)
+    if (!t->w_enc.data)
         return SONDE_E_MEMORY;
     if (t->o.bf16 > 0 && sonde_bf16_available(k)) {
         t->w_enc16 = (sonde_packed16){.kernels = k, .k = t->d_in, .n = t->F};
@@ -128,7 +127,7 @@ static void init_block(void *arg, size_t block, int thread)
             dec[j] = (float)u;
         }
         const double to_unit = norm > 0 ? 1 / sqrt(norm) : 0;
-        if (t->transcoder) { /* another space: directions of their own */
+        if (t->o.tied <= 0) { /* directions of their own */
             double square = 0;
             for (size_t j = 0; j < t->d_in; j++) {
                 const double u = sonde_rng_normal(&r);
@@ -160,12 +159,8 @@ void trainer_pack_block(sonde_trainer *t, size_t i0, size_t n)
 {
     const float *rows = t->p[P_W_ENC].w + i0 * t->d_in;
     sonde_pack(&t->w_enc, 0, t->d_in, i0, n, rows, 1, t->d_in);
-    if (!t->w_enc16.data)
-        return;
-    sonde_pack16(&t->w_enc16, i0, n, rows, t->d_in);
-    for (size_t i = 0; i < n; i++) /* an upper bound: rounded up */
-        t->enc_norm[i0 + i] =
-            nextafterf((float)sqrt(sonde_sum_squares(t->kernels, t->d_in, rows + i * t->d_in)), INFINITY);
+    if (t->w_enc16.data)
+        sonde_pack16(&t->w_enc16, i0, n, rows, t->d_in);
 }
 
 static void pack_task(void *arg, size_t block, int thread)

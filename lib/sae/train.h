@@ -74,6 +74,7 @@ typedef struct sonde_train_options {
     int normalize;       /* enum sonde_normalize */
     int unit_decoder;    /* rows of W_dec are kept at norm 1 */
     double decoder_norm; /* at the start */
+    int tied;            /* W_enc begins as the transpose of W_dec, not with directions of its own */
     int bias_init;       /* enum sonde_bias_init */
     int pre_bias;
     int skip; /* transcoders: y^ += x W_skip^T */

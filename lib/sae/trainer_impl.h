@@ -135,7 +135,6 @@ struct sonde_trainer {
     /* made again from the parameters */
     sonde_packed w_enc; /* [d_in, F] */
     sonde_packed16 w_enc16;
-    float *enc_norm; /* [F] upper bounds, for bf16 */
     sonde_packed w_skip;
     sonde_packed skip_rows; /* [B, d_in] the batch, packed, for the gradient of w_skip */
     float *skip_tile;       /* [threads][SKIP_TILE, B] */
