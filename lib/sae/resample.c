@@ -46,15 +46,16 @@ static void forget_moments(struct param *p, size_t i)
 
 static void begin_again(sonde_trainer *t, size_t i, size_t row, double encoder_norm)
 {
-    const float *y = t->ys + row * t->d_out, *x = t->xc + row * t->d_in;
+    const float *y = t->ys + row * t->d_out;
     float *dec = t->p[P_W_DEC].w + i * t->d_out, *enc = t->p[P_W_ENC].w + i * t->d_in;
     for (size_t j = 0; j < t->d_out; j++)
         dec[j] = y[j] - t->p[P_B_DEC].w[j];
-    const double out = sqrt(sonde_sum_squares(t->kernels, t->d_out, dec)),
-                 in = sqrt(sonde_sum_squares(t->kernels, t->d_in, x));
+    const double out = sqrt(sonde_sum_squares(t->kernels, t->d_out, dec));
     if (out > 0)
         sonde_scale(t->kernels, t->d_out, (float)(1 / out), dec, dec);
-    sonde_scale(t->kernels, t->d_in, in > 0 ? (float)(0.2 * encoder_norm / in) : 0, x, enc);
+    const float *from = t->transcoder ? t->xc + row * t->d_in : dec; /* another space has its own direction */
+    const double in = sqrt(sonde_sum_squares(t->kernels, t->d_in, from));
+    sonde_scale(t->kernels, t->d_in, in > 0 ? (float)(0.2 * encoder_norm / in) : 0, from, enc);
     t->p[P_B_ENC].w[i] = 0;
     forget_moments(&t->p[P_W_DEC], i);
     forget_moments(&t->p[P_W_ENC], i);
