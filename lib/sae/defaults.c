@@ -267,6 +267,10 @@ static enum sonde_code check(const sonde_train_options *o, size_t d_in, size_t d
         return sonde_fail(
             err, SONDE_E_USAGE,
             "a transcoder's b_dec belongs to its output and cannot be subtracted from its input");
+    if (transcoder && (o->normalize == SONDE_NORMALIZE_CONSTANT || o->normalize == SONDE_NORMALIZE_LAYER))
+        return sonde_fail(err, SONDE_E_USAGE,
+                          "normalising each row cannot be undone for a transcoder: its dictionary knows the "
+                          "norms of inputs, not of targets");
     for (size_t j = 0; j < o->n_prefixes; j++)
         if (o->prefix[j] == 0 || (j > 0 && o->prefix[j] <= o->prefix[j - 1]) ||
             (j + 1 == o->n_prefixes && o->prefix[j] != o->n_latents))
