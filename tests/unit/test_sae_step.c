@@ -52,8 +52,8 @@ static void near(double got, double want, double tolerance, const char *what, si
         fail_msg("%s[%zu] is %.9g, expected %.9g", what, at, got, want);
 }
 
-/* Ten steps. w: a rounding of 3e-8 and a step of lr (1e-2) with relative error 1e-6 in each; m: sums of
- * floats; v: the same, relative, for it decides the step where it is small. */
+/* Ten steps. w: a rounding of 3e-8 and a step of lr (1e-2) with relative error 1e-6 in each; m: ten roundings
+ * of gradients of a few units; v: relative, for it decides the step where it is small. */
 static void ten_adam_steps(sonde_train_options o, double *least_norm)
 {
     sonde_trainer *t = trainer_of(o, &small, false, NULL);
@@ -79,7 +79,7 @@ static void ten_adam_steps(sonde_train_options o, double *least_norm)
         const struct param *p = &t->p[which];
         for (size_t j = 0; which != P_THRESHOLD && j < p->rows * p->cols; j++) {
             near((double)p->w[j], a[which].w[j], 4e-7, p->name, j);
-            near((double)p->m[j], a[which].m[j], 1e-6 * fabs(a[which].m[j]) + 1e-8, p->name, j);
+            near((double)p->m[j], a[which].m[j], 5e-7 * fmax(1, fabs(a[which].m[j])), p->name, j);
             near((double)p->v[j], a[which].v[j], 2e-6 * a[which].v[j] + 1e-30, p->name, j);
         }
         free(a[which].w);
