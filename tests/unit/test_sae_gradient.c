@@ -65,12 +65,14 @@ static struct point point_at(const sonde_train_options *o, const struct sizes *s
     struct point p = {.t = trainer_of(*o, s, transcoder, NULL)};
     sonde_trainer *t = p.t;
     fill_weights(t, s->F);
+    /* as at the start of a run with another norm: what is taken out of a gradient does not depend on it */
+    sonde_scale(t->kernels, s->d_out, 1.5f, t->p[P_W_DEC].w, t->p[P_W_DEC].w);
     p.x = batch_of(2 * s->n, s->d_in, 5);
     p.y = transcoder ? batch_of(2 * s->n, s->d_out, 6) : NULL;
     p.dead = need(s->F, sizeof *p.dead);
     for (size_t i = 0; i < s->F; i++) { /* two of five, some of which are active nevertheless */
         p.dead[i] = i % 5 == 1 || i % 5 == 4;
-        t->silent[i] = p.dead[i] ? t->o.dead_window + i : t->o.dead_window - 1;
+        t->silent[i] = p.dead[i] ? t->o.dead_window + i - 1 : t->o.dead_window - 1;
     }
     const size_t cells = s->n * s->F;
     p.m = (struct dense){.o = &t->o, .s = *s, .share = 0.7, .dead = p.dead};
