@@ -177,7 +177,10 @@ static enum sonde_code make_points(struct tool *t, const struct train_options *o
         }
         j->point[i].dir = j->dir[i];
     }
-    return SONDE_OK;
+    for (size_t i = 0; o->widths && i < j->n; i++)
+        if (j->point[i].options.n_prefixes > 1)
+            return SONDE_OK;
+    return o->widths ? sonde_fail(err, SONDE_E_USAGE, "--widths is for --arch matryoshka") : SONDE_OK;
 }
 
 /* ---- what is printed

@@ -33,7 +33,12 @@ static enum sonde_code unknown_axis(const char *name, sonde_err *err)
     for (size_t i = 0; i < N_AXES; i++)
         names[i] = axes[i].name;
     sonde_suggest(name, names, N_AXES, near, sizeof near);
-    return sonde_fail(err, SONDE_E_USAGE, "--grid: no axis '%s'%s", name, near);
+    if (near[0])
+        return sonde_fail(err, SONDE_E_USAGE, "--grid: no axis '%s'%s", name, near);
+    char list[160] = "";
+    for (size_t i = 0; i < N_AXES; i++)
+        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", names[i]);
+    return sonde_fail(err, SONDE_E_USAGE, "--grid: no axis '%s'; there are %s", name, list);
 }
 
 static enum sonde_code add_value(struct grid_axis *a, const char *s, size_t n, sonde_err *err)
@@ -42,6 +47,9 @@ static enum sonde_code add_value(struct grid_axis *a, const char *s, size_t n, s
         return sonde_fail(err, SONDE_E_USAGE, "--grid: more than %d values of %s", GRID_VALUES, a->name);
     if (n == 0)
         return sonde_fail(err, SONDE_E_USAGE, "--grid: an empty value of %s", a->name);
+    for (size_t i = 0; i < a->n; i++)
+        if (strlen(a->value[i]) == n && !memcmp(a->value[i], s, n))
+            return sonde_fail(err, SONDE_E_USAGE, "--grid: %s=%s is given twice", a->name, a->value[i]);
     if (!(a->value[a->n] = strndup(s, n)))
         return sonde_fail(err, SONDE_E_MEMORY, "no memory");
     a->n++;

@@ -49,15 +49,21 @@ enum sonde_code sonde_pwrite_all(int fd, const void *data, size_t n, unsigned lo
     return SONDE_OK;
 }
 
+/* Continued when a signal comes in between; any other failure is final. */
+static int sync_file(int fd)
+{
+    int rc;
+    do
+        rc = fsync(fd);
+    while (rc && errno == EINTR);
+    return rc;
+}
+
 /* Some network file systems cannot sync a directory and say EINVAL; there is nothing more to be done there.
  */
 static enum sonde_code sync_dir(int dir, const char *path, sonde_err *err)
 {
-    int rc;
-    do
-        rc = fsync(dir);
-    while (rc && errno == EINTR);
-    if (rc && errno != EINVAL && errno != ENOTSUP)
+    if (sync_file(dir) && errno != EINVAL && errno != ENOTSUP)
         return sonde_fail(err, SONDE_E_IO, "%s: cannot sync its directory: %s", path, strerror(errno));
     return SONDE_OK;
 }
@@ -242,7 +248,7 @@ enum sonde_code sonde_replace_commit(sonde_replace *r, sonde_err *err)
         sonde_fail(err, rc, "%s: an earlier write failed", r->path);
     else
         rc = put(r, r->buffer, r->n_buffered, err);
-    if (!rc && fsync(r->fd))
+    if (!rc && sync_file(r->fd))
         rc = sonde_fail(err, SONDE_E_IO, "%s: cannot sync it: %s", r->path, strerror(errno));
     if (!rc) {
         int fd = r->fd;

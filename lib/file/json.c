@@ -248,3 +248,18 @@ enum sonde_code sonde_json_load_in(const char *dir, const char *name, size_t max
     sonde_map_close(m);
     return rc;
 }
+
+/* The first pass writes nothing and counts; the second must come out the same. */
+char *sonde_json_text(const json_t *value, size_t flags)
+{
+    const size_t n = value ? json_dumpb(value, NULL, 0, flags) : 0;
+    char *text = n ? malloc(n + 1) : NULL;
+    if (!text)
+        return NULL;
+    if (json_dumpb(value, text, n, flags) != n) {
+        free(text);
+        return NULL;
+    }
+    text[n] = '\0';
+    return text;
+}

@@ -30,6 +30,10 @@ enum sonde_code sonde_json_parse_within(const void *data, size_t n, sonde_budget
                                         sonde_json *out, sonde_err *err);
 void sonde_json_release(sonde_json *j); /* all zero is fine */
 
+/* A value as text, whole or NULL: json_dumps() can leave out what it found no memory for. flags: jansson's; the caller
+ * frees. */
+char *sonde_json_text(const json_t *value, size_t flags);
+
 /* A whole file in a directory, at most max_bytes (more: SONDE_E_INPUT), by the name rule of sonde_map_open_in. Memory is
  * bounded by the file: values of less than two bytes on average are refused, and those cost some 100 bytes each. */
 enum sonde_code sonde_json_load_in(const char *dir, const char *name, size_t max_bytes, json_t **out, sonde_err *err);

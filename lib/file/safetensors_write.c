@@ -14,7 +14,7 @@
 struct text {
     char *s;
     size_t n, room;
-    bool failed;
+    bool failed, too_long;
 };
 
 static void add(struct text *t, const char *s, size_t n)
@@ -23,6 +23,7 @@ static void add(struct text *t, const char *s, size_t n)
     if (n == 0)
         return;
     if (t->failed || !sonde_add(&need, t->n, n) || need > SONDE_ST_MAX_HEADER) {
+        t->too_long = t->too_long || !t->failed;
         t->failed = true;
         return;
     }
@@ -205,8 +206,11 @@ enum sonde_code sonde_safetensors_write(const char *path, const sonde_tensor *te
     struct text header = {0};
     sonde_replace *r = NULL;
     if (!make_header(&header, tensor, n_tensors, meta, n_meta)) {
-        rc = sonde_fail(err, SONDE_E_USAGE, "%s: the header of %zu tensors has more than %u bytes", path,
-                        n_tensors, SONDE_ST_MAX_HEADER);
+        rc = header.too_long
+                 ? sonde_fail(err, SONDE_E_USAGE, "%s: the header of %zu tensors has more than %u bytes",
+                              path, n_tensors, SONDE_ST_MAX_HEADER)
+                 : sonde_fail(err, SONDE_E_MEMORY, "%s: no memory for the header of %zu tensors", path,
+                              n_tensors);
         goto out;
     }
     rc = sonde_replace_begin(path, overwrite, &r, err);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "../file/json.h"
 #include "identity.h"
 
 #include <jansson.h>
@@ -23,7 +24,7 @@ enum sonde_code sonde_model_identity(const sonde_model *m, char **json, sonde_er
         sonde_sha256_end(&s, hex);
         json_object_set_new(all, slash ? slash + 1 : map->path, json_string(hex));
     }
-    *json = all ? json_dumps(all, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
+    *json = all ? sonde_json_text(all, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
     json_decref(all);
     return *json ? SONDE_OK : sonde_fail(err, SONDE_E_MEMORY, "%s: no memory for its hashes", m->path);
 }

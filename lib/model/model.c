@@ -19,7 +19,7 @@
 
 static enum sonde_code keep_config(sonde_model *m, const json_t *config, sonde_err *err)
 {
-    char *text = json_dumps(config, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
+    char *text = sonde_json_text(config, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
     if (!text)
         return sonde_fail(err, SONDE_E_MEMORY, "%s: no memory for the config", m->path);
     m->config_json = sonde_arena_strndup(m->arena, text, strlen(text), err);
@@ -211,7 +211,8 @@ bool model_embeds_from_packed(const sonde_model *m)
 void sonde_model_embed_done(const sonde_model *m)
 {
     const unsigned char *p = m->embed.data;
-    for (size_t i = 0; !model_embeds_from_packed(m) && m->embed.n_bytes > EMBED_KEEP_BYTES && i < m->file->n_maps; i++) {
+    for (size_t i = 0;
+         !model_embeds_from_packed(m) && m->embed.n_bytes > EMBED_KEEP_BYTES && i < m->file->n_maps; i++) {
         const sonde_map *map = m->file->map[i];
         if (p >= map->data && p < map->data + map->n_bytes)
             sonde_map_forget(map, (size_t)(p - map->data), m->embed.n_bytes);

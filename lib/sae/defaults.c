@@ -93,6 +93,7 @@ sonde_train_options sonde_train_options_auto(void)
 json_t *sonde_train_options_json(const sonde_train_options *o)
 {
     json_t *out = json_object();
+    bool whole = true;
     for (size_t i = 0; i < N_FIELDS; i++) {
         const struct field *f = &fields[i];
         const void *at = value_of(o, f);
@@ -111,26 +112,32 @@ json_t *sonde_train_options_json(const sonde_train_options *o)
             v = json_integer(*(const int *)at);
             break;
         }
-        json_object_set_new(out, f->name, v);
+        whole = whole && !json_object_set_new(out, f->name, v);
     }
     if (o->n_prefixes > 1) {
         json_t *ends = json_array(), *weights = json_array();
         for (size_t j = 0; j < o->n_prefixes; j++) {
-            json_array_append_new(ends, json_integer((json_int_t)o->prefix[j]));
-            json_array_append_new(weights, json_real(o->prefix_weight[j]));
+            whole = whole && !json_array_append_new(ends, json_integer((json_int_t)o->prefix[j])) &&
+                    !json_array_append_new(weights, json_real(o->prefix_weight[j]));
         }
-        json_object_set_new(out, "prefix", ends);
-        json_object_set_new(out, "prefix_weight", weights);
+        whole = !json_object_set_new(out, "prefix", ends) && whole;
+        whole = !json_object_set_new(out, "prefix_weight", weights) && whole;
     }
-    return out;
+    if (whole)
+        return out;
+    json_decref(out);
+    return NULL;
 }
 
 /* How many values a choice has; most are no and yes. */
 static int n_choices(size_t at)
 {
-    return at == AT(schedule) ? 3 : at == AT(loss) ? 3 : at == AT(jump_penalty) ? 3 : at == AT(bias_init) ? 3
-           : at == AT(normalize) ? SONDE_N_NORMALIZES
-                                 : 2;
+    return at == AT(schedule)       ? 3
+           : at == AT(loss)         ? 3
+           : at == AT(jump_penalty) ? 3
+           : at == AT(bias_init)    ? 3
+           : at == AT(normalize)    ? SONDE_N_NORMALIZES
+                                    : 2;
 }
 
 static bool read_field(const json_t *v, const struct field *f, void *at)

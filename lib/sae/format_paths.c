@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../file/json.h"
 #include "../base/replace.h"
 #include "../base/size.h"
 #include "format_impl.h"
@@ -104,7 +105,7 @@ enum sonde_code sonde_dict_write_json(const char *path, json_t *object, bool ove
 {
     sonde_replace *r = NULL;
     char *text =
-        object ? json_dumps(object, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)) : NULL;
+        object ? sonde_json_text(object, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(object);
     if (!text)
         return sonde_fail(err, SONDE_E_MEMORY, "%s: no memory to write it", path);

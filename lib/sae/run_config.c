@@ -19,9 +19,12 @@ static const char *compute(const struct run *r)
 enum sonde_code config_make(const struct run *r, struct job *j, const sonde_train_options *o, sonde_err *err)
 {
     json_t *data = json_loads(sonde_source_about(r->source)->identity, 0, NULL);
-    json_t *all = json_pack("{s:o, s:o, s:s}", "options", sonde_train_options_json(o), "data",
-                            data ? data : json_null(), "compute", compute(r));
-    j->config = all ? json_dumps(all, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    json_t *options = sonde_train_options_json(o), *all = NULL;
+    if (data && options)
+        all = json_pack("{s:O, s:O, s:s}", "options", options, "data", data, "compute", compute(r));
+    json_decref(data);
+    json_decref(options);
+    j->config = all ? sonde_json_text(all, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(all);
     return j->config ? SONDE_OK : sonde_fail(err, SONDE_E_MEMORY, "no memory for the options of a run");
 }
@@ -30,7 +33,7 @@ enum sonde_code config_make(const struct run *r, struct job *j, const sonde_trai
 static json_t *rounded(const char *config)
 {
     json_t *exact = json_loads(config, 0, NULL);
-    char *text = exact ? json_dumps(exact, JSON_COMPACT | JSON_REAL_PRECISION(DIGITS)) : NULL;
+    char *text = exact ? sonde_json_text(exact, JSON_COMPACT | JSON_REAL_PRECISION(DIGITS)) : NULL;
     json_t *o = text ? json_loads(text, 0, NULL) : NULL;
     json_decref(exact);
     free(text);
@@ -72,11 +75,12 @@ enum sonde_code config_check(struct job *j, sonde_err *err)
     if (strcmp(was, now)) {
         static const char *const part[] = {"options", "data", "compute"};
         json_t *is = rounded(j->config), *then = json_object();
+        bool whole = is && then;
         for (size_t i = 0; i < sizeof part / sizeof *part; i++)
             if (json_object_get(o, part[i]))
-                json_object_set(then, part[i], json_object_get(o, part[i]));
-        code = is && then ? state_compare(path, then, is, was, now, err)
-                          : sonde_fail(err, SONDE_E_MEMORY, "no memory to compare %s", path);
+                whole = !json_object_set(then, part[i], json_object_get(o, part[i])) && whole;
+        code = whole ? state_compare(path, then, is, was, now, err)
+                     : sonde_fail(err, SONDE_E_MEMORY, "no memory to compare %s", path);
         json_decref(is);
         json_decref(then);
     } else {

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../file/json.h"
 #include "../base/replace.h"
 #include "dict_file.h"
 #include "run_impl.h"
@@ -80,18 +81,22 @@ void training_forget_checkpoints(const char *dir, size_t keep, uint64_t at)
     }
 }
 
-/* A latent that is NaN is never active and may go unseen by the steps; it must not displace a good state. */
+/* A latent that is NaN is never active, and one whose second moment is infinite never moves: the steps may
+ * not see them, but they must not displace a good state. */
 static enum sonde_code check_finite(const struct run *r, const struct job *j, sonde_err *err)
 {
+    static const char *const what[] = {"", "the first moment of ", "the second moment of "};
     for (int k = 0; k < N_PARAMS; k++) {
         const struct param *p = &j->trainer->p[k];
-        for (size_t i = 0; p->w && i < p->rows; i++)
-            if (!sonde_all_finite(r->kernels, p->cols, p->w + i * p->cols))
-                return sonde_fail(err, SONDE_E_NUMERIC,
-                                  "%s%sstep %llu: %s holds NaN or infinity at %s %zu; a lower --lr may help",
-                                  r->n_jobs > 1 ? j->dir : "", r->n_jobs > 1 ? ": " : "",
-                                  (unsigned long long)r->step, p->name,
-                                  p->rows == j->trainer->F ? "latent" : "row", i);
+        const float *const array[] = {p->w, p->m, p->v};
+        for (size_t a = 0; p->w && a < 3; a++)
+            for (size_t i = 0; i < p->rows; i++)
+                if (!sonde_all_finite(r->kernels, p->cols, array[a] + i * p->cols))
+                    return sonde_fail(
+                        err, SONDE_E_NUMERIC,
+                        "%s%sstep %llu: %s%s holds NaN or infinity at %s %zu; a lower --lr may help",
+                        r->n_jobs > 1 ? j->dir : "", r->n_jobs > 1 ? ": " : "", (unsigned long long)r->step,
+                        what[a], p->name, p->rows == j->trainer->F ? "latent" : "row", i);
     }
     return SONDE_OK;
 }
@@ -137,9 +142,9 @@ static enum sonde_code load_all(struct run *r, uint64_t step, sonde_source_posit
     }
     for (size_t j = 0; j < r->n_jobs && !code; j++)
         if (r->job[j].trainer->c.step != step)
-            code = sonde_fail(err, SONDE_E_INPUT, "%s: the checkpoint of step %llu holds step %llu",
-                              r->job[j].dir, (unsigned long long)step,
-                              (unsigned long long)r->job[j].trainer->c.step);
+            code = sonde_fail(
+                err, SONDE_E_INPUT, "%s/checkpoints/step-%09llu.safetensors: the file holds step %llu",
+                r->job[j].dir, (unsigned long long)step, (unsigned long long)r->job[j].trainer->c.step);
     return code;
 }
 
@@ -201,8 +206,10 @@ static enum sonde_code find_checkpoint(struct run *r, sonde_err *err)
     if (first.code)
         return sonde_fail(err, SONDE_E_INPUT, "%.300s; no other checkpoint is left, --force begins anew",
                           first.msg);
+    if (check_none_is_lost(r, err))
+        return SONDE_E_USAGE;
     snprintf(r->note, sizeof r->note, "there is no checkpoint yet: beginning with the first step");
-    return check_none_is_lost(r, err);
+    return SONDE_OK;
 }
 
 enum sonde_code training_resume(struct run *r, sonde_err *err)
@@ -268,7 +275,7 @@ static enum sonde_code write_json(const char *dir, const char *name, json_t *o, 
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/%s", dir, name);
-    char *text = o ? json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(12)) : NULL;
+    char *text = o ? sonde_json_text(o, JSON_INDENT(2) | JSON_REAL_PRECISION(12)) : NULL;
     json_decref(o);
     if (!text)
         return sonde_fail(err, SONDE_E_MEMORY, "no memory for %s", path);
@@ -286,18 +293,23 @@ static enum sonde_code write_run(const struct run *r, const struct job *j, bool 
     if (!o)
         return sonde_fail(err, SONDE_E_MEMORY, "no memory for %s/run.json", j->dir);
     char hash[17];
+    bool ok = true;
     state_config_hash(j->config, hash);
-    json_object_set_new(o, "configuration", json_string(hash));
-    json_object_set_new(o, "tool_version", json_string(SONDE_VERSION));
+    training_put(o, "configuration", json_string(hash), &ok);
+    training_put(o, "tool_version", json_string(SONDE_VERSION), &ok);
     if (r->what->command)
-        json_object_set_new(o, "command", json_string(r->what->command));
-    json_object_set_new(o, "n_steps", json_integer((json_int_t)r->n_steps));
+        training_put(o, "command", json_string(r->what->command), &ok);
+    training_put(o, "n_steps", json_integer((json_int_t)r->n_steps), &ok);
     if (finished)
-        json_object_set_new(o, "final",
-                            json_pack("{s:f, s:f, s:f, s:I, s:I}", "explained_variance", 1 - j->result.fvu,
-                                      "fvu", j->result.fvu, "l0", j->result.l0, "dead_features",
-                                      (json_int_t)j->result.n_dead, "n_measured",
-                                      (json_int_t)j->result.n_measured));
+        training_put(o, "final",
+                     json_pack("{s:f, s:f, s:f, s:I, s:I}", "explained_variance", 1 - j->result.fvu, "fvu",
+                               j->result.fvu, "l0", j->result.l0, "dead_features",
+                               (json_int_t)j->result.n_dead, "n_measured", (json_int_t)j->result.n_measured),
+                     &ok);
+    if (!ok) {
+        json_decref(o);
+        o = NULL;
+    }
     return write_json(j->dir, "run.json", o, err);
 }
 
@@ -306,28 +318,30 @@ enum sonde_code training_describe(const struct run *r, const struct job *j, sond
     return write_run(r, j, false, err);
 }
 
-static void describe_dict(const struct run *r, const struct job *j)
+static enum sonde_code describe_dict(const struct run *r, const struct job *j, sonde_err *err)
 {
     const sonde_source_info *info = sonde_source_about(r->source);
     json_t *m = j->dict->meta;
-    json_object_set_new(m, "model_name", json_string(info->model_name));
-    json_object_set_new(m, "hook_name", json_string(info->hook));
+    bool ok = true;
+    training_put(m, "model_name", json_string(info->model_name), &ok);
+    training_put(m, "hook_name", json_string(info->hook), &ok);
     if (info->hook_out)
-        json_object_set_new(m, "hook_name_out", json_string(info->hook_out));
+        training_put(m, "hook_name_out", json_string(info->hook_out), &ok);
     if (info->n_context)
-        json_object_set_new(m, "context_size", json_integer((json_int_t)info->n_context));
-    json_object_set_new(m, "prepend_bos", json_boolean(info->prepend_bos));
-    json_object_set_new(m, "training_tokens", json_integer((json_int_t)j->trainer->c.n_tokens));
-    json_object_set_new(m, "trained_as", json_string(j->trainer->arch->name));
-    json_object_set_new(m, "sonde_version", json_string(SONDE_VERSION));
+        training_put(m, "context_size", json_integer((json_int_t)info->n_context), &ok);
+    training_put(m, "prepend_bos", json_boolean(info->prepend_bos), &ok);
+    training_put(m, "training_tokens", json_integer((json_int_t)j->trainer->c.n_tokens), &ok);
+    training_put(m, "trained_as", json_string(j->trainer->arch->name), &ok);
+    training_put(m, "sonde_version", json_string(SONDE_VERSION), &ok);
     if (r->what->command)
-        json_object_set_new(m, "command", json_string(r->what->command));
+        training_put(m, "command", json_string(r->what->command), &ok);
     if (j->trainer->o.n_prefixes > 1) {
         json_t *widths = json_array();
         for (size_t i = 0; i < j->trainer->o.n_prefixes; i++)
-            json_array_append_new(widths, json_integer((json_int_t)j->trainer->o.prefix[i]));
-        json_object_set_new(m, "matryoshka_widths", widths);
+            ok = !json_array_append_new(widths, json_integer((json_int_t)j->trainer->o.prefix[i])) && ok;
+        training_put(m, "matryoshka_widths", widths, &ok);
     }
+    return ok ? SONDE_OK : sonde_fail(err, SONDE_E_MEMORY, "no memory to describe a dictionary");
 }
 
 enum sonde_code training_save(struct run *r, struct job *j, sonde_err *err)
@@ -337,8 +351,10 @@ enum sonde_code training_save(struct run *r, struct job *j, sonde_err *err)
         !(j->dict->sparsity = sonde_arena_get(j->dict->arena, j->trainer->F, sizeof(float), err)))
         return SONDE_E_MEMORY;
     measure_end(r, j);
-    describe_dict(r, j);
-    if ((code = write_run(r, j, true, err)))
+    if (!isfinite(j->result.fvu))
+        return sonde_fail(err, SONDE_E_NUMERIC, "%s: the reconstruction is not finite; a lower --lr may help",
+                          j->dir);
+    if ((code = describe_dict(r, j, err)) || (code = write_run(r, j, true, err)))
         return code;
     return sonde_dict_save(j->dict, "saelens", j->dir, true, err);
 }

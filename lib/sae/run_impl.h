@@ -47,6 +47,13 @@ struct run {
     char note[400];
 };
 
+/* Into an object that must be whole to be written; ok turns false when it cannot be. */
+static inline void training_put(json_t *o, const char *key, json_t *value, bool *ok)
+{
+    if (json_object_set_new(o, key, value))
+        *ok = false;
+}
+
 enum sonde_code training_open(struct run *r, const sonde_train_run *what, const sonde_work *work,
                               sonde_err *err);
 void training_close(struct run *r);

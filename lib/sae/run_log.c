@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../file/json.h"
 #include "../base/replace.h"
 #include "../file/map.h"
 #include "run_impl.h"
@@ -54,7 +55,7 @@ void log_step(struct job *j)
 
 static enum sonde_code append(int fd, const char *path, json_t *line, sonde_err *err)
 {
-    char *text = line ? json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    char *text = line ? sonde_json_text(line, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(line);
     if (!text)
         return sonde_fail(err, SONDE_E_MEMORY, "no memory for a line of the log");
@@ -85,31 +86,35 @@ static json_t *line_of(const struct job *j)
     const sonde_step_report *s = &j->last;
     const struct log_sums *a = &j->sums;
     const double n = (double)a->n;
+    bool ok = true;
     json_t *o =
         json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "step", (json_int_t)s->step,
                   "details/n_training_samples", (json_int_t)s->n_tokens, "losses/overall_loss", a->loss / n,
                   "losses/mse_loss", a->recon / n, "metrics/explained_variance", 1 - a->fvu / n,
                   "metrics/fvu", a->fvu / n, "metrics/l0", a->l0 / n, "metrics/l1", a->l1 / n);
     if (t->o.aux_k > 0)
-        json_object_set_new(o, "losses/auxiliary_reconstruction_loss", json_real(a->aux / n));
+        training_put(o, "losses/auxiliary_reconstruction_loss", json_real(a->aux / n), &ok);
     if (t->o.l1 > 0)
-        json_object_set_new(o, "losses/l1_loss", json_real(a->penalty / n));
+        training_put(o, "losses/l1_loss", json_real(a->penalty / n), &ok);
     if (t->o.l0 > 0)
-        json_object_set_new(o, "losses/l0_loss", json_real(a->penalty / n));
-    json_object_set_new(o, "sparsity/dead_features", json_integer((json_int_t)s->n_dead));
-    json_object_set_new(o, "sparsity/mean_passes_since_fired", json_real(mean_silence(t)));
+        training_put(o, "losses/l0_loss", json_real(a->penalty / n), &ok);
+    training_put(o, "sparsity/dead_features", json_integer((json_int_t)s->n_dead), &ok);
+    training_put(o, "sparsity/mean_passes_since_fired", json_real(mean_silence(t)), &ok);
     if (t->c.below_5 >= 0) {
-        json_object_set_new(o, "sparsity/below_1e-5", json_integer((json_int_t)t->c.below_5));
-        json_object_set_new(o, "sparsity/below_1e-6", json_integer((json_int_t)t->c.below_6));
+        training_put(o, "sparsity/below_1e-5", json_integer((json_int_t)t->c.below_5), &ok);
+        training_put(o, "sparsity/below_1e-6", json_integer((json_int_t)t->c.below_6), &ok);
     }
-    json_object_set_new(o, "details/current_learning_rate", json_real(s->lr));
-    json_object_set_new(o, "details/current_l1_coefficient",
-                        json_real(s->sparsity * (t->o.l1 > 0 ? t->o.l1 : t->o.l0)));
-    json_object_set_new(o, "details/current_k", json_integer((json_int_t)s->k));
-    json_object_set_new(o, "details/gradient_norm", json_real(s->gradient_norm));
+    training_put(o, "details/current_learning_rate", json_real(s->lr), &ok);
+    training_put(o, "details/current_l1_coefficient",
+                 json_real(s->sparsity * (t->o.l1 > 0 ? t->o.l1 : t->o.l0)), &ok);
+    training_put(o, "details/current_k", json_integer((json_int_t)s->k), &ok);
+    training_put(o, "details/gradient_norm", json_real(s->gradient_norm), &ok);
     if (t->c.threshold >= 0)
-        json_object_set_new(o, "details/threshold", json_real(t->c.threshold));
-    return o;
+        training_put(o, "details/threshold", json_real(t->c.threshold), &ok);
+    if (ok)
+        return o;
+    json_decref(o);
+    return NULL;
 }
 
 enum sonde_code log_write(struct run *r, struct job *j, sonde_err *err)
@@ -133,8 +138,11 @@ enum sonde_code log_write(struct run *r, struct job *j, sonde_err *err)
 
 enum sonde_code log_sync(struct job *j, sonde_err *err)
 {
-    return fsync(j->log_fd) ? sonde_fail(err, SONDE_E_IO, "%s/log.jsonl: %s", j->dir, strerror(errno))
-                            : SONDE_OK;
+    int rc;
+    do
+        rc = fsync(j->log_fd);
+    while (rc && errno == EINTR);
+    return rc ? sonde_fail(err, SONDE_E_IO, "%s/log.jsonl: %s", j->dir, strerror(errno)) : SONDE_OK;
 }
 
 /* Bytes of whole lines whose step is at most `step`; lines are ours and begin with {"step":N, */

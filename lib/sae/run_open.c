@@ -48,6 +48,8 @@ uint64_t sonde_train_memory(const sonde_train_job *job, size_t n_jobs, size_t d_
             o->batch * 4 * ((uint64_t)d_in * (o->pre_bias > 0 ? 2 : 1) + (prefixes + 1 + transcoder) * d_out);
         total += dict * 4 + o->n_latents * d_in * 4 + rows + o->batch * o->k * 40;
         total += o->bf16 > 0 ? o->n_latents * d_in * 2 : 0;
+        /* at the end: what is saved, its encoder, and its reconstructions */
+        total += dict + o->n_latents * d_in * 4 + o->batch * (uint64_t)d_out * 4;
     }
     return total + job[0].options.batch * 4 * (uint64_t)(d_in + d_out);
 }

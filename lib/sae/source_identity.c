@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../file/json.h"
 #include "../base/hash.h"
 #include "../model/identity.h"
+#include "../text/unicode.h"
 #include "source_impl.h"
 
 #define HASH_PIECE ((size_t)1 << 20)
@@ -80,31 +82,40 @@ static enum sonde_code hash_file(sonde_source *s, sonde_xxh3_state *hash, const 
 /* Strings of files need not be UTF-8. */
 static json_t *text(const char *s)
 {
-    json_t *j = json_string(s);
     char hex[24];
     snprintf(hex, sizeof hex, "xxh3:%016" PRIx64, sonde_xxh3(s, strlen(s)));
-    return j ? j : json_string(hex);
+    return json_string(sonde_utf8_invalid((const unsigned char *)s, strlen(s)) ? hex : s);
+}
+
+/* An entry for which there is no memory takes all before it along; keep() looks for the first ones. */
+static void put(json_t *j, const char *key, json_t *value)
+{
+    if (json_object_set_new(j, key, value))
+        json_object_clear(j);
 }
 
 static void add_number(json_t *j, const char *key, uint64_t n)
 {
-    json_object_set_new(j, key, json_integer((json_int_t)n));
+    put(j, key, json_integer((json_int_t)n));
 }
 
 static void add_hash(json_t *j, const char *key, uint64_t h)
 {
     char hex[20];
     snprintf(hex, sizeof hex, "%016" PRIx64, h);
-    json_object_set_new(j, key, json_string(hex));
+    put(j, key, json_string(hex));
 }
 
 static json_t *ranges(const struct id_set *s)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < s->n; i++)
-        json_array_append_new(list, s->range[i].lo == s->range[i].hi
-                                        ? json_integer(s->range[i].lo)
-                                        : json_pack("[i,i]", (int)s->range[i].lo, (int)s->range[i].hi));
+        if (json_array_append_new(list, s->range[i].lo == s->range[i].hi
+                                            ? json_integer(s->range[i].lo)
+                                            : json_pack("[i,i]", (int)s->range[i].lo, (int)s->range[i].hi))) {
+            json_decref(list);
+            return NULL;
+        }
     return list;
 }
 
@@ -113,13 +124,13 @@ static void add_choice(const sonde_source *s, json_t *j)
 {
     const struct source_filter *f = &s->filter;
     json_t *x = json_object();
-    json_object_set_new(x, "bos_id", json_integer(f->f.bos && f->known ? f->bos_id : -1));
-    json_object_set_new(x, "special_ids", f->f.special ? ranges(&f->special) : json_array());
+    put(x, "bos_id", json_integer(f->f.bos && f->known ? f->bos_id : -1));
+    put(x, "special_ids", f->f.special ? ranges(&f->special) : json_array());
     add_number(x, "first", f->f.first);
-    json_object_set_new(x, "ids", ranges(&f->ids));
-    json_object_set_new(x, "max_norm", json_real(f->f.max_norm));
-    json_object_set_new(j, "exclude", x);
-    json_object_set_new(j, "holdout", json_real(s->holdout));
+    put(x, "ids", ranges(&f->ids));
+    put(x, "max_norm", json_real(f->f.max_norm));
+    put(j, "exclude", x);
+    put(j, "holdout", json_real(s->holdout));
     add_number(j, "n_train", s->marks.n_train);
     add_number(j, "n_heldout", s->marks.n_heldout);
     add_number(j, "seed", s->seed);
@@ -128,7 +139,9 @@ static void add_choice(const sonde_source *s, json_t *j)
 
 static enum sonde_code keep(sonde_source *s, json_t *j, sonde_err *err)
 {
-    char *dump = j ? json_dumps(j, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(15)) : NULL;
+    const bool whole = json_object_get(j, "kind") && json_object_get(json_object_get(j, "exclude"), "bos_id");
+    char *dump =
+        whole ? sonde_json_text(j, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(15)) : NULL;
     if (dump)
         s->info.identity = sonde_arena_strndup(s->arena, dump, strlen(dump), NULL);
     free(dump);
@@ -140,7 +153,7 @@ static void add_attr(const sonde_source *s, json_t *j, const char *name)
 {
     const sonde_store_attr *a = sonde_store_attr_find(s->store, "/", name);
     if (a && a->s)
-        json_object_set_new(j, name, text(a->s));
+        put(j, name, text(a->s));
 }
 
 enum sonde_code source_identify_file(sonde_source *s, sonde_err *err)
@@ -153,13 +166,13 @@ enum sonde_code source_identify_file(sonde_source *s, sonde_err *err)
     json_t *j = code ? NULL : json_object();
     if (!j)
         return code ? code : sonde_fail(err, SONDE_E_MEMORY, "no memory to identify the data");
-    json_object_set_new(j, "kind", json_string(s->kind->name));
-    json_object_set_new(j, "hook", text(s->store ? s->in.name : ""));
-    json_object_set_new(j, "hook_out", s->two ? text(s->out.name) : json_null());
+    put(j, "kind", json_string(s->kind->name));
+    put(j, "hook", text(s->store ? s->in.name : ""));
+    put(j, "hook_out", s->two ? text(s->out.name) : json_null());
     add_number(j, "n_rows", s->info.n_rows);
     add_number(j, "d_in", s->info.d_in);
     add_number(j, "d_out", s->info.d_out);
-    json_object_set_new(j, "dtype", json_string(sonde_dtype_name(s->in.dtype)));
+    put(j, "dtype", json_string(sonde_dtype_name(s->in.dtype)));
     if (s->store) {
         add_attr(s, j, "model_sha256");
         add_attr(s, j, "dataset_sha256");
@@ -189,17 +202,16 @@ enum sonde_code source_identify_model(sonde_source *s, sonde_err *err)
         free(weights);
         return code ? code : sonde_fail(err, SONDE_E_MEMORY, "no memory to identify the data");
     }
-    json_object_set_new(j, "kind", json_string(s->kind->name));
-    json_object_set_new(j, "hook", text(s->info.hook));
-    json_object_set_new(j, "hook_out", s->two ? text(s->info.hook_out) : json_null());
-    json_object_set_new(j, "model_sha256", text(weights));
-    json_object_set_new(
-        j, "weight_processing",
+    put(j, "kind", json_string(s->kind->name));
+    put(j, "hook", text(s->info.hook));
+    put(j, "hook_out", s->two ? text(s->info.hook_out) : json_null());
+    put(j, "model_sha256", text(weights));
+    put(j, "weight_processing",
         json_string(sonde_processing_text(s->model->processing, processing, sizeof processing)));
-    json_object_set_new(j, "compute",
-                        json_string(strcmp(sonde_kernels_name(s->kernels), "openblas") ? "sonde float32"
-                                                                                       : "openblas float32"));
-    json_object_set_new(j, "dataset_sha256", text(s->corpus->sha256));
+    put(j, "compute",
+        json_string(strcmp(sonde_kernels_name(s->kernels), "openblas") ? "sonde float32"
+                                                                       : "openblas float32"));
+    put(j, "dataset_sha256", text(s->corpus->sha256));
     add_number(j, "n_tokens", s->corpus->n_tokens);
     add_number(j, "n_contexts", s->corpus->n_seqs);
     add_hash(j, "tokens_xxh3", hash_corpus(s->corpus));

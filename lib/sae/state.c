@@ -131,8 +131,8 @@ static enum sonde_code check_kind(const sonde_tensors *f, const char *path, sond
 
 static void name_values(const json_t *a, const json_t *b, char *was, char *is, size_t n)
 {
-    char *x = a ? json_dumps(a, JSON_ENCODE_ANY | JSON_COMPACT) : NULL,
-         *y = b ? json_dumps(b, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
+    char *x = a ? sonde_json_text(a, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL,
+         *y = b ? sonde_json_text(b, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
     snprintf(was, n, "%.80s", x ? x : "absent");
     snprintf(is, n, "%.80s", y ? y : "absent");
     free(x);

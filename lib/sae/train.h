@@ -94,7 +94,8 @@ enum sonde_code sonde_train_defaults(sonde_train_options *o, size_t d_in, size_t
 /* Number of steps: n_tokens / batch, rounded up. */
 uint64_t sonde_train_steps(const sonde_train_options *o);
 
-/* The options as JSON, in the order above: what run.json and checkpoints hold. A new reference. */
+/* The options as JSON, in the order above: what run.json and checkpoints hold. A new reference;
+ * NULL when memory is out. */
 json_t *sonde_train_options_json(const sonde_train_options *o);
 
 /* And back: what json lacks stays auto. arch points into the table of architectures; sonde_train_defaults checks the

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT
- * Preloaded into the program: calls of one name fail.
+ * Preloaded into the program: calls of one name fail. Calls of child processes do not count.
  *
- *   FAIL_CALL   write, pwrite, fsync, fdatasync, rename (renameat, renameat2 too), close, fallocate,
- * ftruncate, open FAIL_AT     number of the call that fails, from 0; with FAIL_ON all from there on; -1: none
- *   FAIL_ERRNO  number of the error
- *   FAIL_KILL   instead of failing the call kills the program, before it is made (calls of its children do
- * not count) FAIL_SHORT  instead: write and pwrite take one byte at a time, and every other call is
- * interrupted before FAIL_MARK   file that is made when a call has failed
+ * FAIL_CALL: write, pwrite, fsync, fdatasync, rename (and its relatives), close, fallocate, ftruncate, open.
+ *
+ * FAIL_AT: number of the call that fails, from 0; with FAIL_ON all from there on; -1: none.
+ *
+ * FAIL_ERRNO: number of the error. FAIL_MARK: file that is made when a call has failed.
+ *
+ * FAIL_KILL: instead of failing the call kills the program, before it is made.
+ *
+ * FAIL_SHORT: instead, write and pwrite take one byte at a time, and every other call is interrupted before.
  *
  * A close that fails has closed. Files of the system (/proc, /sys, /dev, shared libraries) are left alone. */
 #include <dlfcn.h>
@@ -42,9 +45,7 @@ static int fails(const char *call)
 {
     const char *chosen = getenv("FAIL_CALL"), *mark = getenv("FAIL_MARK");
     long at = number("FAIL_AT", -1);
-    if (!chosen || strcmp(chosen, call) || at < 0)
-        return 0;
-    if (getenv("FAIL_KILL") && getpid() != first_process)
+    if (!chosen || strcmp(chosen, call) || at < 0 || getpid() != first_process)
         return 0;
     long n = atomic_fetch_add(&calls, 1);
     if (n != at && !(getenv("FAIL_ON") && n > at))
