@@ -191,7 +191,12 @@ enum sonde_code dict_rows_open(struct tool *t, const struct dict_rows_options *o
     choose_rows(t, o, in);
     if (!(in->work = tool_work(t, err)))
         return err->code;
-    return sonde_encoder_new(in->dict, in->kernels, true, in->work->pool, t->budget, &in->encoder, err);
+    in->bf16 = o->precision == 1;
+    if (in->bf16 && !sonde_bf16_available(in->kernels))
+        tool_note(
+            t,
+            "this CPU has no bfloat16 products: --precision bf16 runs in float32, the results are the same");
+    return sonde_encoder_new(in->dict, in->kernels, in->bf16, in->work->pool, t->budget, &in->encoder, err);
 }
 
 void dict_rows_close(struct dict_rows *in)

@@ -14,6 +14,7 @@ struct dict_rows_options {
     int split;
     bool all_rows;
     uint64_t max_rows, seed;
+    int precision;
 };
 
 /* clang-format off */
@@ -28,7 +29,9 @@ struct dict_rows_options {
     {"max-rows", OPT_COUNT, offsetof(T, member.max_rows), "N", "no more than the first N rows", "all",         \
      OPT_RESULT, .words = "all", .min = 1},                                                                    \
     {"seed", OPT_COUNT, offsetof(T, member.seed), "N",                                                         \
-     "decides which documents of a text are held out; auto: as in the training", "auto", OPT_RESULT, .words = "auto"}
+     "decides which documents of a text are held out; auto: as in the training", "auto", OPT_RESULT, .words = "auto"},    \
+    {"precision", OPT_CHOICE, offsetof(T, member.precision), "f32|bf16",                                       \
+     "encoder products; bf16 is faster and gives the same bits", "f32", 0, .words = "f32|bf16"}
 /* clang-format on */
 
 struct dict_rows {
@@ -41,6 +44,7 @@ struct dict_rows {
     uint64_t seed;
     char exclude[1024]; /* what --exclude came to */
     double holdout;     /* and --holdout */
+    bool bf16;           /* encoders may use it */
     const sonde_kernels *kernels;
     const sonde_work *work;
 };

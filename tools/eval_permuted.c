@@ -110,8 +110,8 @@ static enum sonde_code train(struct eval *e, struct twin *w, sonde_err *err)
         return code;
     code = sonde_dict_load(w->dir, "saelens", e->t->budget, &w->dict, note, err);
     if (!code)
-        code =
-            sonde_encoder_new(w->dict, e->in.kernels, true, e->in.work->pool, e->t->budget, &w->encoder, err);
+        code = sonde_encoder_new(w->dict, e->in.kernels, e->in.bf16, e->in.work->pool, e->t->budget,
+                                 &w->encoder, err);
     return code ? code
                 : sonde_metrics_measure(w->dict, w->encoder, w->source, e->in.split, e->in.max_rows,
                                         e->in.work, &w->metrics, err);

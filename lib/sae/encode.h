@@ -40,7 +40,6 @@ typedef struct sonde_encoding {
     const sonde_packed16
         *w16; /* the same matrix in bfloat16, or NULL: float32 only. The result is the same, bit for bit */
     const float *rows; /* with w16: W feature-major [F, d] */
-    const float *norm; /* not needed: w16 has its own */
     enum sonde_pick pick;
     size_t k;           /* ROW, GROUP: of a row; BATCH: of all rows */
     bool any_sign;      /* ROW */

@@ -17,6 +17,7 @@ struct sonde_encoder {
     sonde_arena *arena;
     sonde_budget *budget;
     sonde_packed w, skip; /* [d_in, F], [d_in, d_out]; skip.data NULL without */
+    sonde_packed16 w16;   /* w in bfloat16; data NULL without */
     float *bound;         /* [F]: JUMPRELU max(threshold, 0); RELU and GATED 0 */
     float *gain;          /* [F]: GATED exp(r_mag) */
     sonde_encode_space *space;
@@ -29,6 +30,7 @@ struct sonde_encoder {
 
 struct pack_job {
     const sonde_packed *w;
+    const sonde_packed16 *w16; /* or NULL */
     const float *src;
     size_t n, ld;
 };
@@ -39,11 +41,14 @@ static void pack_task(void *arg, size_t task, int thread)
     const size_t n0 = task * TASK_OF_LATENTS, n = j->n - n0 < TASK_OF_LATENTS ? j->n - n0 : TASK_OF_LATENTS;
     (void)thread;
     sonde_pack(j->w, 0, j->w->k, n0, n, j->src + n0 * j->ld, 1, j->ld);
+    if (j->w16)
+        sonde_pack16(j->w16, n0, n, j->src + n0 * j->ld, j->ld);
 }
 
-/* W [k, n] from rows src [n, k]. */
+/* W [k, n] from rows src [n, k], also in bfloat16 unless w16 is NULL. */
 static enum sonde_code pack_rows(sonde_encoder *e, const sonde_kernels *kernels, size_t k, size_t n,
-                                 const float *src, sonde_pool *pool, sonde_packed *w, sonde_err *err)
+                                 const float *src, sonde_pool *pool, sonde_packed *w, sonde_packed16 *w16,
+                                 sonde_err *err)
 {
     const size_t floats = sonde_packed_floats(kernels, k, n);
     *w = (sonde_packed){kernels, k, n, NULL};
@@ -51,7 +56,15 @@ static enum sonde_code pack_rows(sonde_encoder *e, const sonde_kernels *kernels,
         return sonde_fail(err, SONDE_E_USAGE, "a dictionary of %zu latents on %zu dimensions", n, k);
     if (!(w->data = sonde_arena_get(e->arena, floats, sizeof *w->data, err)))
         return SONDE_E_MEMORY;
-    struct pack_job job = {w, src, n, k};
+    if (w16) {
+        const size_t words = sonde_packed16_words(kernels, k, n);
+        *w16 = (sonde_packed16){kernels, k, n, NULL};
+        if (words == 0)
+            return sonde_fail(err, SONDE_E_MEMORY, "%zu by %zu numbers do not fit", n, k);
+        if (!(w16->data = sonde_arena_get(e->arena, words, sizeof *w16->data, err)))
+            return SONDE_E_MEMORY;
+    }
+    struct pack_job job = {w, w16, src, n, k};
     sonde_pool_run(pool, (n + TASK_OF_LATENTS - 1) / TASK_OF_LATENTS, pack_task, &job);
     return SONDE_OK;
 }
@@ -86,6 +99,12 @@ static enum sonde_code check_dict(const sonde_dict *d, sonde_err *err)
     return SONDE_OK;
 }
 
+/* Groups are picked in float32 only. */
+static bool gains_from_bf16(const sonde_dict *d, const sonde_kernels *kernels)
+{
+    return d->act != SONDE_DICT_GROUPMAX && sonde_bf16_available(kernels);
+}
+
 /* Buffers for the pool's threads. */
 static enum sonde_code fit_threads(sonde_encoder *e, sonde_pool *pool, sonde_err *err)
 {
@@ -105,7 +124,6 @@ static enum sonde_code fit_threads(sonde_encoder *e, sonde_pool *pool, sonde_err
 enum sonde_code sonde_encoder_new(const sonde_dict *d, const sonde_kernels *kernels, bool bf16,
                                   sonde_pool *pool, sonde_budget *budget, sonde_encoder **out, sonde_err *err)
 {
-    (void)bf16; /* float32 gives the same latents */
     enum sonde_code code = check_dict(d, err);
     if (code)
         return code;
@@ -117,9 +135,10 @@ enum sonde_code sonde_encoder_new(const sonde_dict *d, const sonde_kernels *kern
     if (!(e->arena = sonde_arena_new(budget, err)))
         code = SONDE_E_MEMORY;
     if (!code)
-        code = pack_rows(e, kernels, d->d_in, d->n_latents, d->w_enc, pool, &e->w, err);
+        code = pack_rows(e, kernels, d->d_in, d->n_latents, d->w_enc, pool, &e->w,
+                         bf16 && gains_from_bf16(d, kernels) ? &e->w16 : NULL, err);
     if (!code && d->w_skip)
-        code = pack_rows(e, kernels, d->d_in, d->d_out, d->w_skip, pool, &e->skip, err);
+        code = pack_rows(e, kernels, d->d_in, d->d_out, d->w_skip, pool, &e->skip, NULL, err);
     if (!code)
         code = make_bounds(e, kernels, err);
     if (!code)
@@ -234,6 +253,10 @@ static sonde_encoding encoding_of(const sonde_encoder *e)
 {
     const sonde_dict *d = e->d;
     sonde_encoding s = {.w = &e->w, .bias = d->b_enc, .k = d->k, .bound = e->bound};
+    if (e->w16.data) {
+        s.w16 = &e->w16;
+        s.rows = d->w_enc;
+    }
     s.pick = d->act == SONDE_DICT_TOPK       ? SONDE_PICK_ROW
              : d->act == SONDE_DICT_GROUPMAX ? SONDE_PICK_GROUP
                                              : SONDE_PICK_ABOVE;

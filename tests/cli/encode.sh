@@ -36,6 +36,12 @@ run sonde encode sae nothing.npy -o latents.h5; code 4; err_is_one_line; nothing
 put_sae wide 5 x; run sonde encode wide rows.npy -o latents.h5; code 2; err_is_one_line; nothing_left
 run sonde encode sae; code 2; err_is_one_line
 
+it bfloat16_gives_the_same_latents
+run sonde encode sae rows.npy --precision bf16 --json -o wide.h5; code 0; run sonde encode sae rows.npy --force -q -o latents.h5
+cmp -s latents.h5 before.h5 && cmp -s wide.h5 before.h5 || fail 'other bytes, or it is in the command that the file tells'
+run sonde encode sae rows.npy --precision f64 -o wide.h5; code 2; err_is_one_line; err_has 'f32|bf16'
+rm -f latents.h5 wide.h5
+
 it the_part_of_a_killed_run_is_no_hindrance
 echo half >latents.h5.part; run sonde encode sae rows.npy -q -o latents.h5; code 0; cmp -s latents.h5 before.h5 || fail 'another file'
 [ ! -e latents.h5.part ] || fail 'the .part is left'

@@ -89,6 +89,7 @@ run sonde eval trans acts.h5; code 0; out_has '^blocks.0.hook_resid_post -> bloc
 it no_bit_depends_on_threads
 run sonde eval wide acts.h5 --all-rows --json --latents --threads 1; cp .out one
 for threads in 2 3; do run sonde eval wide acts.h5 --all-rows --json --latents --threads $threads; cmp -s .out one || fail "$threads threads"; done
+run sonde eval wide acts.h5 --all-rows --json --latents --precision bf16; code 0; cmp -s .out one || fail 'bfloat16'
 
 it another_width_is_refused_with_both_numbers
 run sonde eval sae acts.h5 --hook 0.hook_resid_post; code 2; out ''; err_is_one_line; err_has "of 4, .* $width"

@@ -166,6 +166,145 @@ static void any_number_of_rows_and_threads_gives_the_same_bits(void **state)
     free(x), free(y), free(once);
 }
 
+/* ---- bfloat16 */
+
+enum { WIDE_D = 40, WIDE_F = 1000, WIDE_ROWS = 300 };
+
+/* Some 15 of 1000 latents are above 0 in a row; every latent of the second half is one of the first again, so
+ * that all values come twice. */
+static sonde_dict *sparse_dict(enum sonde_dict_act act)
+{
+    sonde_dict *d;
+    sonde_err err;
+    assert_int_equal(sonde_dict_new(act, WIDE_D, WIDE_D, WIDE_F, false, NULL, &d, &err), SONDE_OK);
+    for (size_t i = 0; i < WIDE_F; i++) {
+        const size_t like = i % (WIDE_F / 2);
+        for (size_t j = 0; j < WIDE_D; j++)
+            d->w_enc[i * WIDE_D + j] = 0.4f * number_at(like * WIDE_D + j);
+        d->b_enc[i] = -3.8f + 0.3f * number_at(1000000 + like);
+        if (d->threshold)
+            d->threshold[i] = 0.5f * number_at(2000000 + like);
+        if (d->r_mag)
+            d->r_mag[i] = 0.5f * number_at(3000000 + i);
+        if (d->b_mag)
+            d->b_mag[i] = 0.5f * number_at(4000000 + i);
+    }
+    d->k = 9; /* odd: of the last pair one stays */
+    if (act == SONDE_DICT_GROUPMAX)
+        d->k = 20;
+    return d;
+}
+
+static void encode_with(const sonde_dict *d, const sonde_kernels *k, bool bf16, sonde_pool *pool,
+                        const float *x, sonde_sparse *f)
+{
+    sonde_encoder *e;
+    sonde_err err;
+    assert_int_equal(sonde_encoder_new(d, k, bf16, pool, NULL, &e, &err), SONDE_OK);
+    assert_int_equal(sonde_encoder_encode(e, x, WIDE_D, WIDE_ROWS, pool, f, &err), SONDE_OK);
+    sonde_encoder_free(e);
+}
+
+static void assert_same_latents(const sonde_sparse *a, const sonde_sparse *b, const char *what)
+{
+    assert_int_equal(a->n_rows, b->n_rows);
+    if (memcmp(a->start, b->start, (a->n_rows + 1) * sizeof *a->start))
+        fail_msg("%s: other numbers of latents", what);
+    assert_memory_equal(a->col, b->col, a->start[a->n_rows] * sizeof *a->col);
+    assert_same(a->value, b->value, a->start[a->n_rows], what);
+}
+
+/* Values of row 0 become thresholds: limits that are met exactly. */
+static void put_on_the_edge(sonde_dict *d, const sonde_sparse *f)
+{
+    for (uint64_t i = f->start[0]; d->threshold && i < f->start[1]; i++)
+        d->threshold[f->col[i]] = f->value[i];
+}
+
+static void bfloat16_gives_the_latents_and_values_of_float32_bit_for_bit(void **state)
+{
+    (void)state;
+    float *x = scaled(WIDE_ROWS * WIDE_D, 40, 2.0f);
+    sonde_pool *pool;
+    sonde_err err;
+    memcpy(x + WIDE_D, x, WIDE_D * sizeof *x);
+    memset(x + 2 * WIDE_D, 0, WIDE_D * sizeof *x);
+    assert_int_equal(sonde_pool_new(2, &pool, &err), SONDE_OK);
+    FOR_TABLES(t)
+    for (int act = 0; act < SONDE_N_DICT_ACTS; act++)
+        for (int pre = 0; pre < 2; pre++) {
+            sonde_dict *d = sparse_dict((enum sonde_dict_act)act);
+            const sonde_kernels *k = kernels_named(*t);
+            sonde_sparse want = {0}, got = {0};
+            char what[80];
+            snprintf(what, sizeof what, "%s, activation %d, pre_bias %d", *t, act, pre);
+            d->norm = pre ? SONDE_DICT_NORM_LAYER : SONDE_DICT_NORM_NONE;
+            d->pre_bias = pre;
+            sonde_pool *with = pre ? NULL : pool;
+            encode_with(d, k, false, with, x, &want);
+            put_on_the_edge(d, &want);
+            encode_with(d, k, false, with, x, &want);
+            encode_with(d, k, true, with, x, &got);
+            assert_same_latents(&got, &want, what);
+            if (want.start[WIDE_ROWS] < WIDE_ROWS)
+                fail_msg("%s: hardly a latent is active", what);
+            sonde_sparse_free(&want);
+            sonde_sparse_free(&got);
+            sonde_dict_free(d);
+        }
+    sonde_pool_free(pool);
+    free(x);
+}
+
+static void rows_that_are_not_numbers_are_the_same_in_bfloat16(void **state)
+{
+    (void)state;
+    static const float odd[] = {NAN, INFINITY, -INFINITY, 3e38f, 1e-40f};
+    float *x = scaled(WIDE_ROWS * WIDE_D, 50, 2.0f);
+    for (size_t i = 0; i < COUNT(odd); i++)
+        x[(10 + i * 7) * WIDE_D + i] = odd[i];
+    for (int act = 0; act < SONDE_N_DICT_ACTS; act++) {
+        sonde_dict *d = sparse_dict((enum sonde_dict_act)act);
+        sonde_sparse want = {0}, got = {0};
+        encode_with(d, sonde_kernels_best(), false, NULL, x, &want);
+        encode_with(d, sonde_kernels_best(), true, NULL, x, &got);
+        assert_same_latents(&got, &want, "odd rows");
+        sonde_sparse_free(&want);
+        sonde_sparse_free(&got);
+        sonde_dict_free(d);
+    }
+    free(x);
+}
+
+static void bfloat16_takes_memory_only_where_it_is_used(void **state)
+{
+    (void)state;
+    enum { BIG_D = 256, BIG_F = 4096, SLACK = 2 << 20 }; /* arenas take memory in chunks */
+    FOR_TABLES(t)
+    for (int act = 0; act < SONDE_N_DICT_ACTS; act++) {
+        const sonde_kernels *k = kernels_named(*t);
+        const bool used = sonde_bf16_available(k) && act != SONDE_DICT_GROUPMAX;
+        size_t bytes[2];
+        sonde_dict *d;
+        sonde_err err;
+        assert_int_equal(sonde_dict_new((enum sonde_dict_act)act, BIG_D, BIG_D, BIG_F, false, NULL, &d, &err),
+                         SONDE_OK);
+        d->k = 8;
+        for (int bf16 = 0; bf16 < 2; bf16++) {
+            sonde_budget budget = {.limit = 1 << 30};
+            sonde_encoder *e;
+            assert_int_equal(sonde_encoder_new(d, k, bf16, NULL, &budget, &e, &err), SONDE_OK);
+            bytes[bf16] = atomic_load(&budget.taken);
+            sonde_encoder_free(e);
+            assert_int_equal(atomic_load(&budget.taken), 0);
+        }
+        const size_t more = bytes[1] - bytes[0], packed = (size_t)BIG_D * BIG_F * 2;
+        if (used ? more < packed || more > packed + SLACK : more != 0)
+            fail_msg("%s, activation %d: %zu bytes with bfloat16, %zu without", *t, act, bytes[1], bytes[0]);
+        sonde_dict_free(d);
+    }
+}
+
 static void zero_rows_stay_finite_under_a_constant_norm(void **state)
 {
     (void)state;
@@ -222,6 +361,9 @@ int main(void)
         cmocka_unit_test(transcoders_and_skip_connections_are_those_of_the_reference),
         cmocka_unit_test(jumprelu_keeps_nothing_below_zero),
         cmocka_unit_test(any_number_of_rows_and_threads_gives_the_same_bits),
+        cmocka_unit_test(bfloat16_gives_the_latents_and_values_of_float32_bit_for_bit),
+        cmocka_unit_test(rows_that_are_not_numbers_are_the_same_in_bfloat16),
+        cmocka_unit_test(bfloat16_takes_memory_only_where_it_is_used),
         cmocka_unit_test(zero_rows_stay_finite_under_a_constant_norm),
         cmocka_unit_test(misuse_is_refused),
     };
