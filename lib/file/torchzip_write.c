@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "../base/size.h"
+#include "grow_impl.h"
 #include "name_impl.h"
 #include "torchzip.h"
 #include "zip_impl.h"
@@ -19,75 +20,48 @@ static const char *const storage[SONDE_N_DTYPES] = {
     [SONDE_BOOL] = "BoolStorage",
 };
 
-struct pickle {
-    unsigned char *p;
-    size_t n, room;
-    bool failed;
-};
-
-static void put(struct pickle *b, const void *data, size_t n)
+static void put_word(struct grow *b, const char *s)
 {
-    size_t want, room;
-    if (b->failed || !sonde_add(&want, b->n, n) || !sonde_mul(&room, want, 2)) {
-        b->failed = true;
-        return;
-    }
-    if (want > b->room) {
-        unsigned char *p = realloc(b->p, room);
-        if (!p) {
-            b->failed = true;
-            return;
-        }
-        b->p = p;
-        b->room = room;
-    }
-    if (n)
-        memcpy(b->p + b->n, data, n);
-    b->n = want;
+    grow_put(b, s, strlen(s));
 }
 
-static void put_word(struct pickle *b, const char *s)
+static void put_string(struct grow *b, const char *s, size_t n)
 {
-    put(b, s, strlen(s));
+    grow_put(b, "X", 1);
+    grow_put(b, &(uint32_t){(uint32_t)n}, 4);
+    grow_put(b, s, n);
 }
 
-static void put_string(struct pickle *b, const char *s, size_t n)
-{
-    put(b, "X", 1);
-    put(b, &(uint32_t){(uint32_t)n}, 4);
-    put(b, s, n);
-}
-
-static void put_text(struct pickle *b, const char *s)
+static void put_text(struct grow *b, const char *s)
 {
     put_string(b, s, strlen(s));
 }
 
 /* The shortest of BININT1, BININT and LONG1. */
-static void put_int(struct pickle *b, int64_t x)
+static void put_int(struct grow *b, int64_t x)
 {
     if (x >= 0 && x < 256) {
-        put(b, "K", 1);
-        put(b, &(uint8_t){(uint8_t)x}, 1);
+        grow_put(b, "K", 1);
+        grow_put(b, &(uint8_t){(uint8_t)x}, 1);
     } else if (x >= INT32_MIN && x <= INT32_MAX) {
-        put(b, "J", 1);
-        put(b, &(int32_t){(int32_t)x}, 4);
+        grow_put(b, "J", 1);
+        grow_put(b, &(int32_t){(int32_t)x}, 4);
     } else {
-        put(b, "\x8a\x08", 2);
-        put(b, &x, 8);
+        grow_put(b, "\x8a\x08", 2);
+        grow_put(b, &x, 8);
     }
 }
 
-static void put_float(struct pickle *b, double x)
+static void put_float(struct grow *b, double x)
 {
     uint64_t u;
     memcpy(&u, &x, 8);
     u = __builtin_bswap64(u);
-    put(b, "G", 1);
-    put(b, &u, 8);
+    grow_put(b, "G", 1);
+    grow_put(b, &u, 8);
 }
 
-static void put_tensor(struct pickle *b, const sonde_tensor *t, size_t number)
+static void put_tensor(struct grow *b, const sonde_tensor *t, size_t number)
 {
     char key[24];
     int64_t stride[SONDE_MAX_RANK], step = 1;
@@ -105,7 +79,7 @@ static void put_tensor(struct pickle *b, const sonde_tensor *t, size_t number)
     put_text(b, "cpu");
     put_int(b, (int64_t)(t->n_bytes / sonde_dtype_size(t->dtype)));
     put_word(b, "tQK");
-    put(b, "", 1); /* offset 0 */
+    grow_put(b, "", 1); /* offset 0 */
     put_word(b, "(");
     for (int i = 0; i < t->rank; i++)
         put_int(b, (int64_t)t->dim[i]);
@@ -116,7 +90,7 @@ static void put_tensor(struct pickle *b, const sonde_tensor *t, size_t number)
                 "ccollections\nOrderedDict\n)RtR");
 }
 
-static void put_value(struct pickle *b, const sonde_meta *v)
+static void put_value(struct grow *b, const sonde_meta *v)
 {
     switch (v->type) {
     case SONDE_META_INT:
@@ -126,7 +100,7 @@ static void put_value(struct pickle *b, const sonde_meta *v)
         put_float(b, v->f);
         break;
     case SONDE_META_BOOL:
-        put(b, v->i ? "\x88" : "\x89", 1);
+        grow_put(b, v->i ? "\x88" : "\x89", 1);
         break;
     default:
         put_string(b, v->s, v->n_bytes);
@@ -138,7 +112,7 @@ static bool same_group(const char *a, const char *b)
     return a && b && strcmp(a, b) == 0;
 }
 
-static void make_pickle(struct pickle *b, const sonde_tensor *tensor, size_t n_tensors,
+static void make_pickle(struct grow *b, const sonde_tensor *tensor, size_t n_tensors,
                         const sonde_torch_value *value, size_t n_values)
 {
     put_word(b, "\x80\x02"
@@ -236,7 +210,7 @@ static enum sonde_code check_values(const char *path, const sonde_torch_value *v
     return SONDE_OK;
 }
 
-static enum sonde_code write_members(sonde_zip_writer *w, const struct pickle *b, const sonde_tensor *tensor,
+static enum sonde_code write_members(sonde_zip_writer *w, const struct grow *b, const sonde_tensor *tensor,
                                      size_t n_tensors, sonde_err *err)
 {
     enum sonde_code rc = sonde_zip_add(w, STEM "data.pkl", NULL, 0, b->p, b->n, err);
@@ -261,7 +235,7 @@ enum sonde_code sonde_torchzip_write(const char *path, const sonde_tensor *tenso
         rc = check_beside(path, tensor, n_tensors, value, n_values, err);
     if (rc != SONDE_OK)
         return rc;
-    struct pickle b = {0};
+    struct grow b = {0};
     sonde_zip_writer *w = NULL;
     make_pickle(&b, tensor, n_tensors, value, n_values);
     if (b.failed)

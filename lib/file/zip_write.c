@@ -7,6 +7,7 @@
 
 #include "../base/replace.h"
 #include "../base/size.h"
+#include "grow_impl.h"
 #include "zip_impl.h"
 
 #define ALIGNMENT    64
@@ -18,53 +19,26 @@
 #define MODE         0x81a40000u /* -rw-r--r-- */
 #define DATE         0x0021      /* 1 January 1980 */
 
-struct bytes {
-    unsigned char *p;
-    size_t n, room;
-    bool failed;
-};
-
 struct sonde_zip_writer {
     sonde_replace *file;
     uint64_t at, n_members;
     uint32_t wide;
-    struct bytes head, directory;
+    struct grow head, directory;
 };
 
-static void put(struct bytes *b, const void *data, size_t n)
+static void put2(struct grow *b, unsigned x)
 {
-    size_t want, room;
-    if (b->failed || !sonde_add(&want, b->n, n) || !sonde_mul(&room, want, 2)) {
-        b->failed = true;
-        return;
-    }
-    if (want > b->room) {
-        unsigned char *p = realloc(b->p, room);
-        if (!p) {
-            b->failed = true;
-            return;
-        }
-        b->p = p;
-        b->room = room;
-    }
-    if (n)
-        memcpy(b->p + b->n, data, n);
-    b->n = want;
+    grow_put(b, &(uint16_t){(uint16_t)x}, 2);
 }
 
-static void put2(struct bytes *b, unsigned x)
+static void put4(struct grow *b, uint32_t x)
 {
-    put(b, &(uint16_t){(uint16_t)x}, 2);
+    grow_put(b, &x, 4);
 }
 
-static void put4(struct bytes *b, uint32_t x)
+static void put8(struct grow *b, uint64_t x)
 {
-    put(b, &x, 4);
-}
-
-static void put8(struct bytes *b, uint64_t x)
-{
-    put(b, &x, 8);
+    grow_put(b, &x, 8);
 }
 
 static bool is_wide(const sonde_zip_writer *w, uint64_t x)
@@ -100,7 +74,7 @@ static enum sonde_code emit(sonde_zip_writer *w, const void *data, size_t n, son
 }
 
 /* The fields that both headers of a member have, from "version needed" to the length of the name. */
-static void put_common(sonde_zip_writer *w, struct bytes *b, bool wide, uint32_t crc, uint64_t n,
+static void put_common(sonde_zip_writer *w, struct grow *b, bool wide, uint32_t crc, uint64_t n,
                        size_t n_name)
 {
     put2(b, wide ? VERSION_WIDE : VERSION);
@@ -119,15 +93,15 @@ static void put_local(sonde_zip_writer *w, const char *name, size_t n_name, uint
                       size_t n_head)
 {
     static const unsigned char zero[ALIGNMENT];
-    struct bytes *b = &w->head;
+    struct grow *b = &w->head;
     unsigned n_wide = is_wide(w, n) ? 20 : 0;
     uint64_t end = w->at + 30 + n_name + n_wide + 4 + n_head;
     unsigned padding = (unsigned)((ALIGNMENT - end % ALIGNMENT) % ALIGNMENT);
     b->n = 0;
-    put(b, "PK\3\4", 4);
+    grow_put(b, "PK\3\4", 4);
     put_common(w, b, n_wide > 0, crc, n, n_name);
     put2(b, n_wide + 4 + padding);
-    put(b, name, n_name);
+    grow_put(b, name, n_name);
     if (n_wide) {
         put2(b, 1);
         put2(b, 16);
@@ -136,15 +110,15 @@ static void put_local(sonde_zip_writer *w, const char *name, size_t n_name, uint
     }
     put2(b, PADDING_ID);
     put2(b, padding);
-    put(b, zero, padding);
+    grow_put(b, zero, padding);
 }
 
 static void put_entry(sonde_zip_writer *w, const char *name, size_t n_name, uint32_t crc, uint64_t n,
                       uint64_t at)
 {
-    struct bytes *b = &w->directory;
+    struct grow *b = &w->directory;
     unsigned n_wide = (is_wide(w, n) ? 16u : 0u) + (is_wide(w, at) ? 8u : 0u);
-    put(b, "PK\1\2", 4);
+    grow_put(b, "PK\1\2", 4);
     put2(b, MADE_ON_UNIX | (n_wide ? VERSION_WIDE : VERSION));
     put_common(w, b, n_wide > 0, crc, n, n_name);
     put2(b, n_wide ? n_wide + 4 : 0);
@@ -153,7 +127,7 @@ static void put_entry(sonde_zip_writer *w, const char *name, size_t n_name, uint
     put2(b, 0);
     put4(b, MODE);
     put4(b, narrow(w, at));
-    put(b, name, n_name);
+    grow_put(b, name, n_name);
     if (n_wide) {
         put2(b, 1);
         put2(b, n_wide);
@@ -189,11 +163,11 @@ enum sonde_code sonde_zip_add(sonde_zip_writer *w, const char *name, const void 
 
 static void put_end(sonde_zip_writer *w)
 {
-    struct bytes *b = &w->directory;
+    struct grow *b = &w->directory;
     uint64_t n_bytes = b->n, at = w->at, n = w->n_members;
     bool many = n >= 0xffff || is_wide(w, n);
     if (many || is_wide(w, n_bytes) || is_wide(w, at)) {
-        put(b, "PK\6\6", 4);
+        grow_put(b, "PK\6\6", 4);
         put8(b, 44); /* of this record, behind this number */
         put2(b, MADE_ON_UNIX | VERSION_WIDE);
         put2(b, VERSION_WIDE);
@@ -202,12 +176,12 @@ static void put_end(sonde_zip_writer *w)
         put8(b, n);
         put8(b, n_bytes);
         put8(b, at);
-        put(b, "PK\6\7", 4);
+        grow_put(b, "PK\6\7", 4);
         put4(b, 0);
         put8(b, at + n_bytes);
         put4(b, 1);
     }
-    put(b, "PK\5\6", 4);
+    grow_put(b, "PK\5\6", 4);
     put4(b, 0); /* disks */
     put2(b, many ? 0xffff : (unsigned)n);
     put2(b, many ? 0xffff : (unsigned)n);
