@@ -245,7 +245,9 @@ static enum sonde_code check(const sonde_train_options *o, size_t d_in, size_t d
         {"aux_coef", o->aux_coef, 0, 1e30},
         {"bandwidth", o->bandwidth, 1e-12, 1e12},
         {"threshold", o->threshold, 0, 1e12},
-        {"target_l0", o->target_l0, 0, 1e12},
+        {"target_l0", o->target_l0, 1e-6, 1e12},
+        {"tanh_scale", o->tanh_scale, 0, 1e12},
+        {"bias_weight", o->bias_weight, 0, 1e30},
         {"decoder_norm", o->decoder_norm, 0, 1e6},
     };
     for (size_t i = 0; i < sizeof range / sizeof *range; i++)
@@ -260,6 +262,9 @@ static enum sonde_code check(const sonde_train_options *o, size_t d_in, size_t d
     if (o->k == 0 || o->k > o->n_latents)
         return sonde_fail(err, SONDE_E_USAGE, "k is %llu, it must lie between 1 and the %llu latents",
                           (unsigned long long)o->k, (unsigned long long)o->n_latents);
+    if (o->k_start > o->n_latents)
+        return sonde_fail(err, SONDE_E_USAGE, "k cannot begin at %llu of %llu latents",
+                          (unsigned long long)o->k_start, (unsigned long long)o->n_latents);
     if (o->batch == 0 || o->batch > (1u << 24) || o->n_tokens == 0)
         return sonde_fail(err, SONDE_E_USAGE, "a batch of %llu rows of %llu in all",
                           (unsigned long long)o->batch, (unsigned long long)o->n_tokens);
