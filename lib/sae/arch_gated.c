@@ -4,8 +4,8 @@
  *
  *   pi = z (b_enc is the gate's bias);   f = 1[pi > 0] relu(exp(r_mag) (pi - b_enc) + b_mag)
  *   penalty = l1 mean_b sum_i relu(pi_i) [||W_dec,i|| where decoders are free]
- * and the gate's own reconstruction relu(pi) W_dec + b_dec, through a decoder that is held constant unless
- * gated_detach is 0 (SAELens). */
+ * and the gate's own reconstruction relu(pi) W_dec + b_dec [+ x W_skip^T], through a decoder that is held
+ * constant unless gated_detach is 0 (SAELens). */
 #include <math.h>
 
 #include "../num/activation.h"

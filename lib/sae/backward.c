@@ -177,9 +177,10 @@ static void skip_task(void *arg, size_t block, int thread)
     sonde_trainer *t = q->t;
     const size_t d = t->d_out, i0 = block * SKIP_TILE, i1 = i0 + SKIP_TILE < d ? i0 + SKIP_TILE : d;
     float *tile = t->skip_tile + (size_t)thread * SKIP_TILE * t->room;
+    const bool gate = t->arch->traits & ARCH_GATE && t->o.gated_detach == 0;
     for (size_t i = i0; i < i1; i++)
         for (size_t r = 0; r < q->n; r++)
-            tile[(i - i0) * q->n + r] = t->G[0][r * d + i];
+            tile[(i - i0) * q->n + r] = t->G[0][r * d + i] + (gate ? t->G2[r * d + i] : 0);
     sonde_matmul(&t->skip_rows, q->n, 0, t->d_in, tile, q->n, i1 - i0, t->p[P_W_SKIP].g + i0 * t->d_in,
                  t->d_in, NULL);
 }

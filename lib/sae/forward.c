@@ -82,14 +82,16 @@ static void forward_row(const struct forward_job *q, size_t r)
         sum[ROW_L1] += q->f[e];
 }
 
-/* The gate's own reconstruction from relu(z), with the decoder as it is. */
+/* The gate's own reconstruction from relu(z), with decoder and skip connection as they are. */
 static void gate_row(const struct forward_job *q, size_t r)
 {
     sonde_trainer *t = q->t;
     const size_t d = t->d_out, at = t->z.start[r], n = t->z.start[r + 1] - at;
     float *e = t->G2 + r * d;
-    sonde_gather_sum(t->kernels, n, t->z.col + at, t->z.value + at, t->p[P_W_DEC].w, d, d, NULL,
-                     t->p[P_B_DEC].w, e);
+    if (t->w_skip.data)
+        sonde_matmul(&t->w_skip, 0, 0, d, t->xs + r * t->d_in, t->d_in, 1, e, d, NULL);
+    sonde_gather_sum(t->kernels, n, t->z.col + at, t->z.value + at, t->p[P_W_DEC].w, d, d,
+                     t->w_skip.data ? e : NULL, t->p[P_B_DEC].w, e);
     sonde_vec_sub(t->kernels, d, e, t->ys + r * d, e);
     t->row_sum[r * N_ROW + ROW_GATE] = sonde_sum_squares(t->kernels, d, e);
     sonde_scale(t->kernels, d, (float)(2 * t->recon_scale / (double)q->n), e, e);

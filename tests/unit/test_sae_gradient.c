@@ -192,7 +192,7 @@ static void check_around(sonde_train_options o, bool transcoder, const char *wha
         const struct sizes *s = transcoder ? &across : variant % 5 < 3 ? &square : &odd;
         char name[160];
         o.n_latents = s->F;
-        o.batch = s->n;
+        o.batch = s->n + (variant % 2 ? 7 : 0); /* the last batch of a run is shorter */
         o.loss = variant % 3;
         o.pre_bias = transcoder ? 0 : variant / 3 % 2;
         o.unit_decoder = variant / 6;
@@ -311,8 +311,6 @@ static void gradients_of_transcoders(void **state)
     for (size_t a = 0; a < COUNT(archs); a++)
         for (int skip = 0; skip < 2; skip++) {
             sonde_train_options o = plain_options(archs[a], &across);
-            if (!strcmp(archs[a], "gated") && skip)
-                continue;
             if (!strcmp(archs[a], "matryoshka"))
                 with_prefixes(&o);
             if (!strcmp(archs[a], "topk"))
@@ -321,6 +319,9 @@ static void gradients_of_transcoders(void **state)
             o.bandwidth = 0.35;
             o.skip = skip;
             check_around(o, true, skip ? "skip transcoder" : "transcoder");
+            o.gated_detach = 0;
+            if (!strcmp(archs[a], "gated"))
+                check_around(o, true, skip ? "skip transcoder, not detached" : "transcoder, not detached");
         }
 }
 

@@ -87,9 +87,9 @@ static inline void dense_encode(struct dense *m)
     }
 }
 
-/* ||base + sum_{i < end} v_i W_i - y||^2 of row r; y_hat is left in out. */
+/* ||b + sum_{i < end} v_i W_i [+ skip x] - y||^2 of row r; y_hat is left in out. */
 static inline double row_error(const struct dense *m, size_t r, const double *v, size_t end, const double *w,
-                               const double *b, bool skip, double *out)
+                               const double *b, const double *skip, double *out)
 {
     const size_t d = m->s.d_out;
     double square = 0;
@@ -98,7 +98,7 @@ static inline double row_error(const struct dense *m, size_t r, const double *v,
         for (size_t i = 0; i < end; i++)
             y += v[i] * w[i * d + j];
         for (size_t a = 0; skip && a < m->s.d_in; a++)
-            y += m->x[r * m->s.d_in + a] * m->p[P_W_SKIP][j * m->s.d_in + a];
+            y += m->x[r * m->s.d_in + a] * skip[j * m->s.d_in + a];
         out[j] = y;
         square += (y - m->y[r * d + j]) * (y - m->y[r * d + j]);
     }
@@ -115,18 +115,18 @@ static inline double reconstruction(struct dense *m)
         const size_t parts = m->o->n_prefixes > 1 ? m->o->n_prefixes : 1;
         for (size_t j = 0; j < parts; j++) {
             const double e = row_error(m, r, f, parts > 1 ? (size_t)m->o->prefix[j] : F, m->p[P_W_DEC],
-                                       m->p[P_B_DEC], m->o->skip > 0, m->y_hat + r * d);
+                                       m->p[P_B_DEC], m->p[P_W_SKIP], m->y_hat + r * d);
             loss += (parts > 1 ? m->o->prefix_weight[j] : 1) * e;
             if (j + 1 == parts)
                 m->recon += e / (double)n;
         }
         if (parts > 1)
-            loss += m->o->bias_weight * row_error(m, r, f, 0, m->p[P_W_DEC], m->p[P_B_DEC], false, other);
+            loss += m->o->bias_weight * row_error(m, r, f, 0, m->p[P_W_DEC], m->p[P_B_DEC], NULL, other);
         if (is_arch(m, "gated")) {
             double *const *held = m->o->gated_detach ? m->held : m->p;
             for (size_t i = 0; i < F; i++)
                 relu[i] = fmax(0, m->z[r * F + i]);
-            loss += row_error(m, r, relu, F, held[P_W_DEC], held[P_B_DEC], false, other);
+            loss += row_error(m, r, relu, F, held[P_W_DEC], held[P_B_DEC], held[P_W_SKIP], other);
         }
     }
     free(relu);
