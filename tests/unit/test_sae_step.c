@@ -242,6 +242,23 @@ static void k_and_sparsity_move_in_steps(void **state)
     }
 }
 
+static void schedules_that_cannot_be_are_refused(void **state)
+{
+    (void)state;
+    for (int which = 0; which < 3; which++) {
+        sonde_train_options o = plain_options("jumprelu", &small);
+        sonde_err err;
+        assert_int_equal(sonde_train_defaults(&o, 6, 6, 1000, false, &err), SONDE_OK);
+        if (which == 0)
+            o.k_start = small.F + 1; /* would fail only at the first step */
+        if (which == 1)
+            o.target_l0 = 0;
+        if (which == 2)
+            o.bias_weight = -1;
+        assert_int_equal(sonde_train_defaults(&o, 6, 6, 1000, false, &err), SONDE_E_USAGE);
+    }
+}
+
 /* ---- counters
  * ------------------------------------------------------------------------------------------------------ */
 
@@ -523,6 +540,29 @@ static void threads_change_no_bit(void **state)
         }
 }
 
+/* Exact, where the CPU has such products and where it has not. */
+static void bfloat16_products_change_no_bit(void **state)
+{
+    (void)state;
+    const struct sizes s = {24, 24, 200, 150};
+    for (const char *const *arch = sonde_train_archs(); *arch; arch++) {
+        sonde_trainer *t[2];
+        for (int bf16 = 0; bf16 < 2; bf16++) {
+            sonde_train_options o = everything(*arch, &s, false);
+            o.bf16 = bf16;
+            t[bf16] = trainer_of(o, &s, false, NULL);
+            for (uint64_t step = 0; step < 4; step++) {
+                float *x = batch_of(s.n, s.d_in, step);
+                step_of(t[bf16], x, NULL, s.n, NULL);
+                free(x);
+            }
+        }
+        assert_equal_trainers(t[0], t[1]);
+        sonde_trainer_free(t[0]);
+        sonde_trainer_free(t[1]);
+    }
+}
+
 /* NaN in a batch: nothing that the next step reads has changed, so a run without that batch is the same. */
 static void a_step_that_fails_leaves_no_trace(void **state)
 {
@@ -555,11 +595,13 @@ int main(void)
         cmocka_unit_test(decoder_rows_keep_norm_1),
         cmocka_unit_test(learning_rate_follows_the_schedule),
         cmocka_unit_test(k_and_sparsity_move_in_steps),
+        cmocka_unit_test(schedules_that_cannot_be_are_refused),
         cmocka_unit_test(silence_counts_rows_since_a_latent_fired),
         cmocka_unit_test(running_threshold_follows_the_least_kept_value),
         cmocka_unit_test(thresholds_of_jumprelu_stay_at_or_above_0),
         cmocka_unit_test(dead_latents_begin_again_from_badly_reconstructed_rows),
         cmocka_unit_test(threads_change_no_bit),
+        cmocka_unit_test(bfloat16_products_change_no_bit),
         cmocka_unit_test(a_step_that_fails_leaves_no_trace),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
