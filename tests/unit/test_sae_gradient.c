@@ -60,11 +60,14 @@ static void take_gradients(struct point *p)
     p->m.y = y ? doubles(s->n * s->d_out, y) : p->m.x;
 }
 
-static struct point point_at(const sonde_train_options *o, const struct sizes *s, bool transcoder)
+/* down: taken from every b_enc, so that few latents are active. */
+static struct point point_at(const sonde_train_options *o, const struct sizes *s, bool transcoder, float down)
 {
     struct point p = {.t = trainer_of(*o, s, transcoder, NULL)};
     sonde_trainer *t = p.t;
     fill_weights(t, s->F);
+    for (size_t i = 0; i < s->F; i++)
+        t->p[P_B_ENC].w[i] -= down;
     /* as at the start of a run with another norm: what is taken out of a gradient does not depend on it */
     sonde_scale(t->kernels, s->d_out, 1.5f, t->p[P_W_DEC].w, t->p[P_W_DEC].w);
     p.x = batch_of(2 * s->n, s->d_in, 5);
@@ -185,11 +188,13 @@ static void check_gradients(struct point *p, size_t every, const char *what)
 
 static const struct sizes square = {6, 6, 10, 16}, odd = {7, 7, 13, 19}, across = {6, 9, 11, 17};
 
-/* Every loss scale, with and without b_dec before the encoder, free and unit decoders, two sizes. */
+/* Every loss scale, many active latents and few, with and without b_dec before the encoder, free and unit
+ * decoders, two sizes. */
 static void check_around(sonde_train_options o, bool transcoder, const char *what)
 {
     for (int variant = 0; variant < 12; variant++) {
         const struct sizes *s = transcoder ? &across : variant % 5 < 3 ? &square : &odd;
+        const bool few = variant % 2;
         char name[160];
         o.n_latents = s->F;
         o.batch = s->n + (variant % 2 ? 7 : 0); /* the last batch of a run is shorter */
@@ -198,9 +203,9 @@ static void check_around(sonde_train_options o, bool transcoder, const char *wha
         o.unit_decoder = variant / 6;
         if (o.n_prefixes > 1 && o.n_prefixes <= SONDE_MAX_PREFIXES)
             o.prefix[o.n_prefixes - 1] = s->F;
-        snprintf(name, sizeof name, "%s, %s, loss %d, pre_bias %d, unit %d, F %zu", o.arch, what, o.loss,
-                 o.pre_bias, o.unit_decoder, s->F);
-        struct point p = point_at(&o, s, transcoder);
+        snprintf(name, sizeof name, "%s, %s, loss %d, pre_bias %d, unit %d, few %d, F %zu", o.arch, what,
+                 o.loss, o.pre_bias, o.unit_decoder, few, s->F);
+        struct point p = point_at(&o, s, transcoder, few ? 1.2f : 0);
         check_report(&p, name);
         check_gradients(&p, 1, name);
         free_point(&p);
@@ -339,7 +344,7 @@ static void gradients_over_more_than_a_block(void **state)
         o.aux_k = !strcmp(archs[a], "topk") ? 5 : 0;
         if (!strcmp(archs[a], "matryoshka"))
             with_prefixes(&o);
-        struct point p = point_at(&o, &s, false);
+        struct point p = point_at(&o, &s, false, 0);
         check_report(&p, archs[a]);
         check_gradients(&p, !strcmp(archs[a], "jumprelu") ? 37 : 31, archs[a]);
         free_point(&p);
