@@ -233,8 +233,9 @@ static bool settle_rows(struct encode_job *job, struct encode_thread *t, size_t 
         return false;
     uint32_t *index = w->index.p;
     for (size_t i = 0; i < rows; i++)
-        memcpy(index + start[i], (const uint32_t *)w->col.p + (row + i) * room_of(job),
-               (start[i + 1] - start[i]) * sizeof *index);
+        if (start[i + 1] > start[i]) /* index may be NULL where no row has any */
+            memcpy(index + start[i], (const uint32_t *)w->col.p + (row + i) * room_of(job),
+                   (start[i + 1] - start[i]) * sizeof *index);
     if (!sonde_exact16(job, t, first + row, rows, start, index))
         return false;
     for (size_t i = 0; i < rows; i++) {
