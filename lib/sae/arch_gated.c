@@ -54,9 +54,8 @@ static void backward(const sonde_trainer *t, size_t i, const struct column *c, s
 
 static void defaults(sonde_train_options *o, size_t d_in, uint64_t n_steps)
 {
-    (void)d_in;
     default_choice(&o->loss, SONDE_LOSS_SUM);
-    default_number(&o->l1, 0.04);
+    default_l1(o, d_in);
     default_number(&o->beta1, 0);
     default_count(&o->sparsity_warmup, n_steps / 20);
 }

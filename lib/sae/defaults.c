@@ -306,10 +306,10 @@ enum sonde_code sonde_train_defaults(sonde_train_options *o, size_t d_in, size_t
         return sonde_fail(err, SONDE_E_USAGE, "no rows to learn from: batch %llu, %llu in all",
                           (unsigned long long)o->batch, (unsigned long long)o->n_tokens);
     const uint64_t steps = sonde_train_steps(o);
-    if (arch->defaults)
-        arch->defaults(o, d_in, steps);
     const uint64_t k = clamp_count(d_in / 16, 4, 64);
     default_count(&o->k, k < o->n_latents ? k : o->n_latents);
+    if (arch->defaults)
+        arch->defaults(o, d_in, steps);
     const double scarce = sqrt(20000 / (double)steps);
     default_number(&o->lr, fmin(3e-3, 2e-4 * sqrt(16384 / (double)o->n_latents) * fmax(1, scarce)));
     default_count(&o->warmup, clamp_count(steps / 20, 0, 1000));
