@@ -55,7 +55,7 @@ static void backward(const sonde_trainer *t, size_t i, const struct column *c, s
 static void defaults(sonde_train_options *o, size_t d_in, uint64_t n_steps)
 {
     default_choice(&o->loss, SONDE_LOSS_SUM);
-    default_l1(o, d_in);
+    default_l1(o, d_in, 2); /* two reconstructions pull at the encoder against one penalty */
     default_number(&o->beta1, 0);
     default_count(&o->sparsity_warmup, n_steps / 20);
 }

@@ -33,7 +33,7 @@ static void defaults_2024(sonde_train_options *o, size_t d_in, uint64_t n_steps)
 {
     default_choice(&o->loss, SONDE_LOSS_SUM);
     default_choice(&o->normalize, SONDE_NORMALIZE_SQRT_D);
-    default_l1(o, d_in);
+    default_l1(o, d_in, 1);
     default_count(&o->sparsity_warmup, n_steps / 20);
     default_choice(&o->unit_decoder, 0);
     default_number(&o->decoder_norm, 0.1);
@@ -42,7 +42,7 @@ static void defaults_2024(sonde_train_options *o, size_t d_in, uint64_t n_steps)
 static void defaults_2023(sonde_train_options *o, size_t d_in, uint64_t n_steps)
 {
     default_choice(&o->loss, SONDE_LOSS_SUM);
-    default_l1(o, d_in);
+    default_l1(o, d_in, 1);
     default_count(&o->sparsity_warmup, n_steps / 20);
     default_count(&o->resample_every, o->n_tokens / 8);
     default_count(&o->resample_times, 4);

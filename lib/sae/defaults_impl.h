@@ -35,9 +35,9 @@ static inline double default_norm(const sonde_train_options *o, size_t d)
 /* L1 shrinks a latent by l1 / 2 and silences what is smaller, so that only l1 over the norm of a row means
  * something: 5 / 64 of it is the 5 of Anthropic's April 2024 update (rows of norm sqrt(d)) at d 4096. In
  * smaller models the same number would silence everything. In other units of the loss it scales with them. */
-static inline void default_l1(sonde_train_options *o, size_t d)
+static inline void default_l1(sonde_train_options *o, size_t d, double times)
 {
-    const double norm = default_norm(o, d), l1 = 5.0 / 64 * norm;
+    const double norm = default_norm(o, d), l1 = times * 5 / 64 * norm;
     default_number(&o->l1, o->loss == SONDE_LOSS_MEAN  ? l1 / (double)d
                            : o->loss == SONDE_LOSS_FVU ? l1 / (norm * norm)
                                                        : l1);
