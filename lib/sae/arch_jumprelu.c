@@ -120,8 +120,9 @@ static enum sonde_code after(sonde_trainer *t, size_t n, const sonde_work *work,
     return SONDE_OK;
 }
 
-/* The coefficient that leaves about k latents active where nothing but it decides. At the optimum it is what
- * one more latent takes from the FVU. Measured on three widths of two layers; within a factor of two. */
+/* The coefficient that leaves about k latents active: at the optimum it is what the k-th takes off the FVU.
+ * Measured at k 4, 16 and 48 with 512 and 1024 latents on a residual stream 64 wide: L0 came within a factor
+ * of 1.7 of k. */
 static double default_coefficient(const sonde_train_options *o, double k)
 {
     if (o->jump_penalty == SONDE_JUMP_STEP)
