@@ -3,6 +3,7 @@
  * latent is active because it is among the largest. */
 #include <math.h>
 
+#include "defaults_impl.h"
 #include "trainer_impl.h"
 
 static void pick_row(sonde_trainer *t, size_t n, sonde_encoding *e)
@@ -55,6 +56,15 @@ static enum sonde_code finish_batch(const sonde_trainer *t, sonde_dict *d, sonde
     return SONDE_OK;
 }
 
+/* As its authors train it. On 1465 and 4883 steps of a small model's residual stream 0.99 explains .947 and
+ * .954 of the variance, Adam's usual 0.999 .933 and .946. */
+static void defaults_matryoshka(sonde_train_options *o, size_t d_in, uint64_t n_steps)
+{
+    (void)d_in;
+    (void)n_steps;
+    default_number(&o->beta2, 0.99);
+}
+
 const struct sae_arch arch_topk = {
     .name = "topk",
     .about = "the k largest latents of each row, AuxK for dead ones (Gao et al. 2024)",
@@ -81,6 +91,7 @@ const struct sae_arch arch_matryoshka = {
         "BatchTopK whose first latents also reconstruct alone, in nested prefixes (Bussmann et al. 2025)",
     .traits = ARCH_AUX | ARCH_CALIBRATE | ARCH_PREFIXES,
     .act = SONDE_DICT_JUMPRELU,
+    .defaults = defaults_matryoshka,
     .pick = pick_batch,
     .after = follow_threshold,
     .finish = finish_batch,
