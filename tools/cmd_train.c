@@ -201,7 +201,7 @@ static enum sonde_code dry_run(struct tool *t, const struct job *j, sonde_err *e
 {
     const sonde_source_info *info = sonde_source_about(j->in.source);
     const uint64_t memory =
-        sonde_train_memory(j->point, j->n, info->d_in, info->d_out, info->hook_out != NULL);
+        sonde_train_memory(j->point, j->n, info);
     const double flops = work_of(j);
     json_t *list = json_array();
     for (size_t i = 0; i < j->n; i++) {

@@ -237,7 +237,7 @@ static enum sonde_code check(const sonde_train_options *o, size_t d_in, size_t d
         {"lr_end", o->lr_end, 0, 1},
         {"beta1", o->beta1, 0, 1},
         {"beta2", o->beta2, 0, 1},
-        {"eps", o->eps, 0, 1},
+        {"eps", o->eps, 1e-30, 1},
         {"clip", o->clip, 0, 1e30},
         {"l1", o->l1, 0, 1e30},
         {"l0", o->l0, 0, 1e30},

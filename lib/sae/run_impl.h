@@ -9,6 +9,8 @@
 #include "state_impl.h"
 #include "train_run.h"
 
+#define FIT_ROWS 16384 /* normalisation and first biases come from so many rows */
+
 struct job {
     const char *dir;
     char label[64];

@@ -36,22 +36,28 @@ void training_floats_free(struct run *r, size_t n, size_t d, float *p)
     free(p);
 }
 
-uint64_t sonde_train_memory(const sonde_train_job *job, size_t n_jobs, size_t d_in, size_t d_out,
-                            bool transcoder)
+/* Of one dictionary: while it learns, and at the end, when gradients and moments are gone and it is written.
+ */
+static uint64_t job_memory(const sonde_train_options *o, size_t d_in, size_t d_out, bool transcoder)
 {
-    uint64_t total = 0;
-    for (size_t j = 0; j < n_jobs; j++) {
-        const sonde_train_options *o = &job[j].options;
-        const uint64_t dict = o->n_latents * (uint64_t)(d_in + d_out) * 4,
-                       prefixes = o->n_prefixes > 1 ? o->n_prefixes : 1;
-        const uint64_t rows =
-            o->batch * 4 * ((uint64_t)d_in * (o->pre_bias > 0 ? 2 : 1) + (prefixes + 1 + transcoder) * d_out);
-        total += dict * 4 + o->n_latents * d_in * 4 + rows + o->batch * o->k * 40;
-        total += o->bf16 > 0 ? o->n_latents * d_in * 2 : 0;
-        /* at the end: what is saved, its encoder, and its reconstructions */
-        total += dict + o->n_latents * d_in * 4 + o->batch * (uint64_t)d_out * 4;
-    }
-    return total + job[0].options.batch * 4 * (uint64_t)(d_in + d_out);
+    const uint64_t dict = o->n_latents * (uint64_t)(d_in + d_out) * 4,
+                   pack = o->n_latents * (uint64_t)d_in * 4;
+    const uint64_t prefixes = o->n_prefixes > 1 ? o->n_prefixes : 1, row = o->pre_bias > 0 ? 2 * d_in : d_in;
+    const uint64_t batch = o->batch * (4 * (row + (prefixes + 1 + transcoder) * d_out) + 40 * o->k + 1024);
+    const uint64_t learning = 4 * dict + pack + (o->bf16 > 0 ? pack / 2 : 0), writing = 2 * dict + 2 * pack;
+    return batch + (learning > writing ? learning : writing);
+}
+
+uint64_t sonde_train_memory(const sonde_train_job *job, size_t n_jobs, const sonde_source_info *info)
+{
+    const uint64_t row = 4 * (uint64_t)(info->d_in + (info->hook_out ? info->d_out : 0)),
+                   most = (uint64_t)128 << 20;
+    const uint64_t rows = info->n_train < 65536 ? info->n_train : 65536,
+                   window = rows * row < most ? rows * row : most;
+    uint64_t total = 2 * window + (job[0].options.batch + (rows < FIT_ROWS ? rows : FIT_ROWS)) * row;
+    for (size_t j = 0; j < n_jobs; j++)
+        total += job_memory(&job[j].options, info->d_in, info->d_out, info->hook_out != NULL);
+    return total;
 }
 
 /* ---- jobs

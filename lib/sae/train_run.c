@@ -8,7 +8,6 @@
 
 #include "run_impl.h"
 
-#define FIT_ROWS       16384
 #define CALIBRATE_ROWS ((uint64_t)1 << 20)
 #define MEASURE_ROWS   ((uint64_t)1 << 18)
 

@@ -46,9 +46,8 @@ typedef struct sonde_train_result {
 enum sonde_code sonde_train(const sonde_train_run *run, const sonde_work *work, sonde_train_result *result,
                             char note[400], sonde_err *err);
 
-/* Bytes that training will take: parameters, moments, packs and batch buffers of all jobs, and the source's
- * window. */
-uint64_t sonde_train_memory(const sonde_train_job *job, size_t n_jobs, size_t d_in, size_t d_out,
-                            bool transcoder);
+/* Bytes that training will take: parameters, moments, packs and batch buffers of all jobs, and the windows of
+ * a source with this shape. */
+uint64_t sonde_train_memory(const sonde_train_job *job, size_t n_jobs, const sonde_source_info *info);
 
 #endif
