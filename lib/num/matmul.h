@@ -41,12 +41,14 @@ typedef struct sonde_epilogue {
     enum sonde_act act; /* SONDE_ACT_NONE for none */
     const float *add;   /* [m, n] with row stride ld_add, or NULL; may be y itself. First column is n0 */
     size_t ld_add;
+    const float
+        *from; /* [m, n]: where the chains begin instead of at 0; may be y itself. First column is n0 */
+    size_t ld_from;
 } sonde_epilogue;
 
 /* y [m, n1-n0] = epilogue(x [m, k] W[:, n0:n1]), row strides ldx, ldy; only the first k_used rows of W and
- * columns of x take part (0: all): a causal block uses the keys so far. x, y and add must not overlap except
- * add == y. epilogue NULL: none. Single-threaded; no allocation;
- * 64 KiB of stack. */
+ * columns of x take part (0: all): a causal block uses the keys so far. x, y, add and from must not overlap
+ * except add == y and from == y. epilogue NULL: none. Single-threaded; no allocation; 64 KiB of stack. */
 void sonde_matmul(const sonde_packed *w, size_t k_used, size_t n0, size_t n1, const float *x, size_t ldx,
                   size_t m, float *y, size_t ldy, const sonde_epilogue *epilogue);
 

@@ -25,6 +25,17 @@ static void finish(const sonde_epilogue *e, const float *z, size_t row, size_t r
         }
 }
 
+/* What the chains of a tile begin with. */
+static void begin(const sonde_epilogue *e, size_t row, size_t rows, size_t first, size_t n0, size_t n1,
+                  float *z)
+{
+    const size_t c0 = first > n0 ? first : n0, c1 = first + TILE < n1 ? first + TILE : n1;
+    memset(z, 0, TILE * TILE * sizeof *z);
+    for (size_t i = 0; e && e->from && i < rows; i++)
+        memcpy(z + i * TILE + (c0 - first), e->from + (row + i) * e->ld_from + (c0 - n0),
+               (c1 - c0) * sizeof *z);
+}
+
 void sonde_openblas_matmul(const sonde_packed *w, size_t k, size_t n0, size_t n1, const float *x, size_t ldx,
                            size_t m, float *y, size_t ldy, const sonde_epilogue *epilogue)
 {
@@ -32,7 +43,7 @@ void sonde_openblas_matmul(const sonde_packed *w, size_t k, size_t n0, size_t n1
     for (size_t row = 0; row < m; row += TILE) {
         const size_t rows = m - row < TILE ? m - row : TILE;
         for (size_t p = n0 / TILE; p * TILE < n1; p++) {
-            memset(z, 0, sizeof z);
+            begin(epilogue, row, rows, p * TILE, n0, n1, z);
             for (size_t k0 = 0; k0 < k; k0 += TILE) {
                 const size_t nk = k - k0 < TILE ? k - k0 : TILE;
                 for (size_t i = 0; i < TILE; i++)

@@ -212,12 +212,19 @@ static void finish_staged(const struct product *q, const float *z, size_t row, s
 }
 
 /* Columns c0 .. c1-1 of panel p through a stage: a panel cut by the range, or an activation before an
- * addition. */
+ * addition. own: t->from is the epilogue's, which has no more columns than these. */
 static __attribute__((noinline)) void staged_tile(const struct product *q, struct tile *t, size_t p,
-                                                  size_t c0, size_t c1, size_t row, size_t rows)
+                                                  size_t c0, size_t c1, size_t row, size_t rows, int own)
 {
     float z[TILE_ROWS * PANEL] __attribute__((aligned(64)));
-    const size_t skip = c0 - p * PANEL, vec = skip / LANES;
+    const size_t skip = c0 - p * PANEL, vec = skip / LANES, ld_from = t->ld_from;
+    if (own) {
+        memset(z, 0, rows * PANEL * sizeof *z);
+        for (size_t i = 0; i < rows; i++)
+            memcpy(z + i * PANEL + skip, t->from + i * ld_from, (c1 - c0) * sizeof *z);
+        t->from = z;
+        t->ld_from = PANEL;
+    }
     t->y = z;
     t->ldy = PANEL;
     t->scale = 1.0f;
@@ -231,17 +238,24 @@ static __attribute__((noinline)) void staged_tile(const struct product *q, struc
         whole_panel[rows](t);
         finish_staged(q, z + skip, row, rows, c0, c1);
     }
+    t->ld_from = ld_from;
 }
 
 /* Columns of panels p .. p+np-1 that lie in n0 .. n1-1, for `rows` rows from `row` on, with the epilogue.
- * What the tile reads (x, w, k, from) is given in t; where it writes is found here. */
+ * What the tile reads (x, w, k, and from unless its chains begin here) is given in t; where it writes is
+ * found here. */
 static inline void last_tile(const struct product *q, struct tile *t, size_t p, size_t np, size_t row,
-                             size_t rows)
+                             size_t rows, int begins)
 {
     const size_t c0 = p * PANEL > q->n0 ? p * PANEL : q->n0;
     const size_t c1 = (p + np) * PANEL < q->n1 ? (p + np) * PANEL : q->n1;
+    const int own = begins && q->e.from;
+    if (begins) {
+        t->from = own ? q->e.from + row * q->e.ld_from + (c0 - q->n0) : NULL;
+        t->ld_from = q->e.ld_from;
+    }
     if (c1 - c0 < np * PANEL || q->stages) {
-        staged_tile(q, t, p, c0, c1, row, rows);
+        staged_tile(q, t, p, c0, c1, row, rows, own);
         return;
     }
     t->y = q->y + row * q->ldy + (c0 - q->n0);
@@ -273,10 +287,24 @@ static void sweep_once(const struct product *q, size_t p0, size_t p1, size_t m)
             const int fits = p + wide <= p1 && p * PANEL >= q->n0 && (p + wide) * PANEL <= q->n1;
             const size_t np = fits ? wide : 1;
             t.w = q->w + p * t.panel_stride;
-            last_tile(q, &t, p, np, row, rows);
+            last_tile(q, &t, p, np, row, rows, 1);
             p += np;
         }
     }
+}
+
+/* Where the chains of panel p begin, into what rests of them between blocks. */
+static void begin_rest(const struct product *q, struct tile *t, size_t p, size_t row, size_t rows,
+                       float *rest)
+{
+    const size_t c0 = p * PANEL > q->n0 ? p * PANEL : q->n0;
+    const size_t c1 = (p + 1) * PANEL < q->n1 ? (p + 1) * PANEL : q->n1;
+    for (size_t i = 0; i < rows; i++) {
+        memset(rest + i * t->ld_from, 0, PANEL * sizeof *rest);
+        memcpy(rest + i * t->ld_from + (c0 - p * PANEL), q->e.from + (row + i) * q->e.ld_from + (c0 - q->n0),
+               (c1 - c0) * sizeof *rest);
+    }
+    t->from = rest;
 }
 
 /* One block of k (from k0 to k1, the last one or not) for rows r0 .. r0+nr-1. */
@@ -292,9 +320,11 @@ static void sweep_block(const struct product *q, size_t p0, size_t p1, size_t r0
             t.w = q->w + (p * q->k_all + k0) * PANEL;
             t.from = k0 ? rest : NULL;
             if (k1 == q->k) {
-                last_tile(q, &t, p, 1, r0 + row, rows);
+                last_tile(q, &t, p, 1, r0 + row, rows, k0 == 0);
                 continue;
             }
+            if (k0 == 0 && q->e.from)
+                begin_rest(q, &t, p, r0 + row, rows, rest);
             t.y = rest;
             t.ldy = ld;
             t.scale = 1.0f;

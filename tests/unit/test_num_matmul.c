@@ -18,9 +18,8 @@ static sonde_packed pack(const sonde_kernels *kernels, size_t k, size_t n, const
 }
 
 /* The definition: one ascending chain, then the epilogue. */
-static float chain(const float *x, const float *w, size_t k, size_t n, size_t col)
+static float chain(const float *x, const float *w, size_t k, size_t n, size_t col, float acc)
 {
-    float acc = 0;
     for (size_t i = 0; i < k; i++)
         acc = fmaf(x[i], w[i * n + col], acc);
     return acc;
@@ -54,7 +53,8 @@ static void check(const char *table, size_t m, size_t k, size_t k_used, size_t n
                     fail_msg("%s %zux%zux%zu wrote beyond row %zu at %zu", table, m, k, n, i, j);
                 continue;
             }
-            const float want = after(&e, chain(x + i * ldx, w, used, n, n0 + j), i, n0 + j, n0);
+            const float from = e.from ? e.from[i * e.ld_from + j] : 0;
+            const float want = after(&e, chain(x + i * ldx, w, used, n, n0 + j, from), i, n0 + j, n0);
             const float slack = exact(table) ? 0.0f : 1e-6f * (float)(used + 4);
             if (exact(table) ? !same(got, want) : !(fabsf(got - want) <= slack))
                 fail_msg("%s %zux%zu(%zu)x%zu [%zu..%zu): row %zu column %zu is %a, the chain gives %a",
@@ -112,6 +112,51 @@ static void column_ranges_need_no_alignment(void **state)
             }
     }
     free(bias);
+}
+
+static void chains_go_on_from_where_they_are_told(void **state)
+{
+    (void)state;
+    static const size_t range[][2] = {{0, 150}, {0, 1}, {15, 17}, {31, 33}, {32, 64}, {3, 148}, {149, 150}};
+    float *from = numbers(160 * 152, 9), *add = numbers(160 * 152, 10), *bias = numbers(150, 7);
+    const sonde_epilogue cases[] = {
+        {.from = from, .ld_from = 151},
+        {.from = from, .ld_from = 152, .bias = bias, .scale = 0.5f},
+        {.from = from, .ld_from = 150, .add = add, .ld_add = 152, .bias = bias, .act = SONDE_ACT_RELU}};
+    FOR_TABLES(t)
+    {
+        for (size_t c = 0; c < COUNT(cases); c++)
+            for (size_t r = 0; r < COUNT(range); r++) {
+                for (size_t m = 1; m <= 17; m += 4)
+                    check(*t, m, 19, 0, 150, range[r][0], range[r][1], &cases[c]);
+                check(*t, 121, 1100, 0, 150, range[r][0], range[r][1], &cases[c]);
+            }
+    }
+    free(from), free(add), free(bias);
+}
+
+/* A product in two halves of k, the second going on from the first, is the whole product. */
+static void halves_of_k_are_one_chain(void **state)
+{
+    (void)state;
+    enum { M = 33, K = 900, N = 70, HALF = 333 };
+    float *x = numbers(M * K, 1), *w = numbers(K * N, 2), *y = need(M * N, sizeof *y),
+          *z = need(M * N, sizeof *z);
+    FOR_TABLES(t)
+    {
+        const sonde_kernels *kernels = kernels_named(*t);
+        sonde_packed whole = pack(kernels, K, N, w, N, 1), a = pack(kernels, HALF, N, w, N, 1),
+                     b = pack(kernels, K - HALF, N, w + HALF * N, N, 1);
+        const sonde_epilogue on = {.from = z, .ld_from = N};
+        sonde_matmul(&whole, 0, 0, N, x, K, M, y, N, NULL);
+        sonde_matmul(&a, 0, 0, N, x, K, M, z, N, NULL);
+        sonde_matmul(&b, 0, 0, N, x + HALF, K, M, z, N, &on);
+        for (size_t i = 0; i < M * N; i++)
+            if (exact(*t) ? !same(y[i], z[i]) : !(fabsf(y[i] - z[i]) <= 1e-3f))
+                fail_msg("%s: output %zu is %a in halves, %a whole", *t, i, (double)z[i], (double)y[i]);
+        free(whole.data), free(a.data), free(b.data);
+    }
+    free(x), free(w), free(y), free(z);
 }
 
 static void only_the_first_k_used_rows_take_part(void **state)
@@ -324,6 +369,8 @@ int main(void)
         cmocka_unit_test(every_output_is_its_chain_on_edge_shapes),
         cmocka_unit_test(blocks_of_k_do_not_change_bits),
         cmocka_unit_test(column_ranges_need_no_alignment),
+        cmocka_unit_test(chains_go_on_from_where_they_are_told),
+        cmocka_unit_test(halves_of_k_are_one_chain),
         cmocka_unit_test(only_the_first_k_used_rows_take_part),
         cmocka_unit_test(epilogue_runs_in_the_stated_order),
         cmocka_unit_test(residual_may_be_added_in_place),
