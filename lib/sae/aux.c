@@ -115,5 +115,5 @@ enum sonde_code trainer_aux(sonde_trainer *t, size_t n, sonde_pool *pool, sonde_
         total += t->row_sum[r * N_ROW + ROW_ERROR];
     rep->aux = coef * total / spread;
     rep->loss += rep->aux;
-    return columns_from_rows(t, &t->dead, &t->aux, NULL, err);
+    return columns_from_rows(t, &t->dead, &t->aux, NULL, pool, err);
 }

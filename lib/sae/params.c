@@ -85,7 +85,7 @@ enum sonde_code trainer_alloc(sonde_trainer *t, const sonde_work *work, sonde_er
     t->var_before = sonde_arena_get(t->arena, t->d_out, sizeof(double), err);
     t->silent = sonde_arena_get(t->arena, F, sizeof *t->silent, err);
     t->frequency = sonde_arena_get(t->arena, F, sizeof *t->frequency, err);
-    t->latent_sum = sonde_arena_get(t->arena, F, 4 * sizeof(double), err);
+    t->latent_sum = sonde_arena_get(t->arena, F, N_LATENT_SUM * sizeof(double), err);
     t->fired = sonde_arena_get(t->arena, F, sizeof *t->fired, err);
     t->touched = sonde_arena_get(t->arena, F, 1, err);
     t->dead_id = sonde_arena_get(t->arena, F, sizeof *t->dead_id, err);
@@ -214,7 +214,7 @@ enum sonde_code trainer_room(sonde_trainer *t, size_t n, sonde_err *err)
     for (size_t j = 0; ok && j < n_prefixes(t); j++)
         ok = floats(t, &t->G[j], n, t->d_out, err);
     ok = ok && floats(t, &t->G2, n, t->d_out, err) && floats(t, &t->partial, partial, 1, err) &&
-         (t->row_sum = sonde_arena_get(t->arena, n, 4 * sizeof(double), err));
+         (t->row_sum = sonde_arena_get(t->arena, n, N_ROW * sizeof(double), err));
     if (ok && t->o.skip > 0) {
         t->skip_rows = (sonde_packed){.kernels = t->kernels, .k = n, .n = t->d_in};
         ok = floats(t, &t->skip_rows.data, sonde_packed_floats(t->kernels, n, t->d_in), 1, err) &&

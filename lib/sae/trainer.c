@@ -30,7 +30,9 @@ enum sonde_code sonde_trainer_new(const sonde_train_options *o, size_t d_in, siz
                              .power2 = 1,
                              .below_5 = -1,
                              .threshold = -1,
-                             .calibrated = -1};
+                             .calibrated = -1,
+                             .density = -1};
+    t->dense_from = (struct dense_from){.share = DENSE_SHARE, .n_entries = (size_t)1 << 22};
     t->z.budget = t->aux.budget = t->budget;
     enum sonde_code code = SONDE_E_MEMORY;
     if ((t->arena = sonde_arena_new(t->budget, err)) && (t->moments = sonde_arena_new(t->budget, err)) &&
@@ -54,6 +56,7 @@ void sonde_trainer_free(sonde_trainer *t)
     sonde_encode_space_free(t->space_aux);
     sonde_sparse_free(&t->z);
     sonde_sparse_free(&t->aux);
+    dense_free(t);
     columns_free(&t->main, t->budget);
     columns_free(&t->dead, t->budget);
     free(t->f);
@@ -141,6 +144,7 @@ enum sonde_code sonde_trainer_step(sonde_trainer *t, const float *x, const float
     }
     trainer_update(t, pool, &r);
     count_silence(t, n);
+    t->c.density = (double)t->n_entries / ((double)n * (double)t->F);
     t->c.step++;
     t->c.n_tokens += n;
     if (t->arch->after && (code = t->arch->after(t, n, work, err)))

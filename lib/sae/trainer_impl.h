@@ -11,6 +11,7 @@
 
 #define BLOCK_ROWS   64 /* rows whose sums are made by one task, in order */
 #define SKIP_TILE    56
+#define DENSE_SHARE  0.06
 #define BLOCK_LATENT 64 /* latents likewise; a multiple of every table's panel */
 
 /* ---- parameters
@@ -47,8 +48,9 @@ struct column {
     float *dz;          /* to be written: [n] */
 };
 
-/* What a row adds to the sums of the batch. */
-enum { ROW_LOSS, ROW_ERROR, ROW_GATE, ROW_L1, N_ROW };
+/* What a row adds to the sums of the batch; the last two are counts: entries above their bounds, and with
+ * f != 0. */
+enum { ROW_LOSS, ROW_ERROR, ROW_GATE, ROW_L1, ROW_ENTRIES, ROW_ACTIVE, N_ROW };
 
 /* What else a latent adds; all zero before the call. Divide by the batch where the objective does. */
 struct column_gradient {
@@ -111,6 +113,14 @@ struct counters {
     double calibrated;     /* threshold set after training, normalised units; < 0: none */
     double hint;           /* a lower bound to begin the next selection with */
     double power1, power2; /* beta1^step, beta2^step */
+    double density;        /* entries above their bounds of all [B, F] in the last step; < 0: none yet */
+};
+
+/* When a step that takes all latents above a bound runs over blocks of latents instead of lists of entries
+ * (dense.c): more entries than this share of [B, F], or than this many. */
+struct dense_from {
+    double share;
+    size_t n_entries;
 };
 
 struct sonde_trainer {
@@ -151,15 +161,19 @@ struct sonde_trainer {
     float *f; /* [entries of z] values; NULL where they are z */
     size_t room_f;
     struct columns main, dead;
-    float *partial;         /* [blocks][...] sums of blocks */
-    double *row_sum;        /* [B][N_ROW] */
-    double *latent_sum;     /* [F][4] see backward.c */
-    uint32_t *fired;        /* [F] rows of the batch on which the latent was active */
-    unsigned char *touched; /* [F] has a gradient */
-    float *bound;           /* [F] what a pre-activation must pass; zeros but for jumprelu */
-    size_t n_rows;          /* of this batch */
-    size_t n_active;        /* entries with f != 0 */
-    uint32_t *dead_id;      /* [n_dead] */
+    struct dense_from dense_from;
+    bool dense;                /* this step is */
+    struct dense_space *tiles; /* of dense steps; NULL unless the last one was */
+    float *partial;            /* [blocks][...] sums of blocks */
+    double *row_sum;           /* [B][N_ROW] */
+    double *latent_sum;        /* [F][4] see latent.c */
+    uint32_t *fired;           /* [F] rows of the batch on which the latent was active */
+    unsigned char *touched;    /* [F] has a gradient */
+    float *bound;              /* [F] what a pre-activation must pass; zeros but for jumprelu */
+    size_t n_rows;             /* of this batch */
+    size_t n_entries;          /* above their bounds */
+    size_t n_active;           /* of these with f != 0 */
+    uint32_t *dead_id;         /* [n_dead] */
     size_t n_dead;
     float *dead_rows; /* packed encoder of the dead, and bias */
     size_t room_dead;
@@ -189,6 +203,12 @@ static inline size_t prefix_of(const sonde_trainer *t, size_t latent)
     return j;
 }
 
+/* Does the gate's loss move the decoder too? */
+static inline bool gate_moves_decoder(const sonde_trainer *t)
+{
+    return t->arch->traits & ARCH_GATE && t->o.gated_detach == 0;
+}
+
 /* ---- stages (one file each)
  * ------------------------------------------------------------------------------------ */
 
@@ -207,6 +227,9 @@ void trainer_observe(sonde_trainer *t, size_t n, sonde_pool *pool);
 /* forward.c */
 enum sonde_code trainer_forward(sonde_trainer *t, size_t n, sonde_pool *pool, sonde_step_report *r,
                                 sonde_err *err);
+/* Rows of the block when G[0] (gated: G2 too) hold f W_dec: losses, dL/dy^, the residual, the block's sums.
+ */
+void trainer_losses(sonde_trainer *t, size_t n, size_t block);
 
 /* aux.c: the dead latents' model of the residual; leaves entries in t->dead and its gradient in G2 */
 enum sonde_code trainer_aux(sonde_trainer *t, size_t n, sonde_pool *pool, sonde_step_report *r,
@@ -214,12 +237,46 @@ enum sonde_code trainer_aux(sonde_trainer *t, size_t n, sonde_pool *pool, sonde_
 
 /* columns.c: rows of entries into columns. f of each entry (NULL: z) */
 enum sonde_code columns_from_rows(sonde_trainer *t, struct columns *c, const sonde_sparse *z, const float *f,
-                                  sonde_err *err);
+                                  sonde_pool *pool, sonde_err *err);
 void columns_free(struct columns *c, sonde_budget *budget);
 
 /* backward.c: all gradients; their norm and the penalty into r */
 enum sonde_code trainer_backward(sonde_trainer *t, size_t n, sonde_pool *pool, sonde_step_report *r,
                                  sonde_err *err);
+
+/* latent.c: the gradient of one latent, however its entries and their sums were come by */
+
+/* What a latent adds to the sums of the batch: t->latent_sum[i]. */
+enum { LATENT_PENALTY, LATENT_NORM, LATENT_DZ, N_LATENT_SUM };
+
+/* The entries of one latent: row, z, f and df = <G, W_dec,i> are given (gated: dz = <G2, W_dec,i>); dz is
+ * made.
+ */
+struct entries {
+    size_t n;
+    const uint32_t *row;
+    const float *z, *f, *df;
+    float *dz;
+};
+
+/* dz and everything else that the entries alone decide; the sums over their rows come next. */
+void latent_entries(sonde_trainer *t, size_t i, const struct entries *e, struct column_gradient *g);
+/* Has it any gradient? If not, its rows are not written. */
+bool latent_moves(const sonde_trainer *t, size_t i, size_t n, const struct column_gradient *g);
+/* f G (and z G2 where the gate moves the decoder) and dz x into the gradients of its rows. */
+void latent_sums(sonde_trainer *t, size_t i, const struct entries *e);
+/* Auxiliary entries, penalties and projection on top of these, biases, norms. */
+void latent_end(sonde_trainer *t, size_t i, size_t n_rows, const struct column_gradient *g);
+/* Part of the gradient of b_dec that comes through the encoder of the block's latents. */
+void latent_block_end(sonde_trainer *t, size_t block);
+
+/* dense.c: the same step as products over blocks of latents. The first is as encoding and decoding, up to
+ * trainer_losses; the second as columns and all latents. A third of the memory of entries at a density of
+ * one half. */
+size_t dense_max_entries(const sonde_trainer *t, size_t n);
+enum sonde_code dense_forward(sonde_trainer *t, size_t n, sonde_pool *pool, sonde_err *err);
+void dense_backward(sonde_trainer *t, size_t n, sonde_pool *pool);
+void dense_free(sonde_trainer *t);
 
 /* update.c */
 void trainer_update(sonde_trainer *t, sonde_pool *pool, sonde_step_report *r);

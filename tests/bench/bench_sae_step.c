@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * One training step against the sgemm of its encoder product, one thread: CPU seconds, median of alternated
  * pairs. d 768, F 12288, k 32, batch 4096; rows are sparse sums of a dictionary that the weights begin near,
- * so that activations look as in training. ReLU-like architectures have their bias set for L0 near 50.
+ * so that activations look as in training. ReLU-like architectures have their bias set for L0 near 50, and
+ * near F / 2, as at the start, by products and by lists.
  *   bench_sae_step [NAME]     only this line
+ *   bench_sae_step crossover  relu by lists and by products at falling densities
  * With SONDE_TORCH=PYTHON (an interpreter that has PyTorch) its plain step is measured beside. */
 #include <cblas.h>
 #include <math.h>
@@ -86,12 +88,19 @@ static sonde_trainer *make_trainer(const struct bench *b, const char *arch, int 
     return t;
 }
 
-static void line(struct bench *b, const char *label, const char *arch, int bf16, double bias, double bar)
+/* How entries are kept: as the trainer decides, or always one way. */
+enum way { WAY_OWN, WAY_LISTS, WAY_PRODUCTS };
+
+static void line(struct bench *b, const char *label, const char *arch, int bf16, double bias, double bar,
+                 enum way way)
 {
     sonde_trainer *t = make_trainer(b, arch, bf16, bias);
+    const int pairs = way == WAY_OWN ? PAIRS : 1;
     double ours[PAIRS], theirs[PAIRS], ratio[PAIRS], l0 = 0;
     sonde_err err;
-    for (int i = -1; i < PAIRS; i++) {
+    if (way != WAY_OWN)
+        t->dense_from = (struct dense_from){way == WAY_LISTS ? 2 : 0, SIZE_MAX};
+    for (int i = -1; i < pairs; i++) {
         const float *x = b->x + (size_t)((i + 1) % BATCHES) * STEP_B * STEP_D;
         sonde_step_report r;
         const double t0 = thread_cpu_s();
@@ -108,10 +117,22 @@ static void line(struct bench *b, const char *label, const char *arch, int bf16,
         ratio[i] = ours[i] / theirs[i];
         l0 = r.l0;
     }
-    printf("%-16s step %6.1f ms  encoder sgemm %6.1f ms  ratio %.3f  (bar %.1f)  L0 %.1f  %.0f rows/s\n",
-           label, 1e3 * median(ours), 1e3 * median(theirs), median(ratio), bar, l0, STEP_B / median(ours));
+    const double ms = way == WAY_OWN ? 1e3 * median(ours) : 1e3 * ours[0],
+                 their_ms = way == WAY_OWN ? 1e3 * median(theirs) : 1e3 * theirs[0];
+    printf("%-16s step %6.1f ms  encoder sgemm %6.1f ms  ratio %.3f  (bar %.1f)  L0 %.1f  %.0f rows/s%s\n",
+           label, ms, their_ms, way == WAY_OWN ? median(ratio) : ratio[0], bar, l0, 1e3 * STEP_B / ms,
+           t->dense ? "  (products)" : "");
     fflush(stdout);
     sonde_trainer_free(t);
+}
+
+static void crossover(struct bench *b)
+{
+    static const double bias[] = {-0.030, -0.045, -0.060, -0.075, -0.09};
+    for (size_t i = 0; i < sizeof bias / sizeof *bias; i++) {
+        line(b, "relu, lists", "relu", 0, bias[i], 0, WAY_LISTS);
+        line(b, "relu, products", "relu", 0, bias[i], 0, WAY_PRODUCTS);
+    }
 }
 
 static void torch_line(void)
@@ -135,16 +156,21 @@ int main(int argc, char **argv)
     static const struct {
         const char *label, *arch;
         int bf16;
-        double bias, bar;
+        double bias, bar; /* 0: none */
+        enum way way;
     } lines[] = {
-        {"topk", "topk", 0, 0, 1.4},
-        {"topk bf16", "topk", 1, 0, 1.0},
-        {"batchtopk", "batchtopk", 0, 0, 1.4},
-        {"batchtopk bf16", "batchtopk", 1, 0, 1.0},
-        {"matryoshka", "matryoshka", 0, 0, 1.7},
-        {"relu", "relu", 0, -0.11, 1.7},
-        {"jumprelu", "jumprelu", 0, -0.11, 1.7},
-        {"gated", "gated", 0, -0.11, 1.7},
+        {"topk", "topk", 0, 0, 1.4, WAY_OWN},
+        {"topk bf16", "topk", 1, 0, 1.0, WAY_OWN},
+        {"batchtopk", "batchtopk", 0, 0, 1.4, WAY_OWN},
+        {"batchtopk bf16", "batchtopk", 1, 0, 1.0, WAY_OWN},
+        {"matryoshka", "matryoshka", 0, 0, 1.7, WAY_OWN},
+        {"relu", "relu", 0, -0.11, 1.7, WAY_OWN},
+        {"jumprelu", "jumprelu", 0, -0.11, 1.7, WAY_OWN},
+        {"gated", "gated", 0, -0.11, 1.7, WAY_OWN},
+        {"relu, F/2", "relu", 0, 0, 0, WAY_PRODUCTS},
+        {"jumprelu, F/2", "jumprelu", 0, 0, 0, WAY_PRODUCTS},
+        {"gated, F/2", "gated", 0, 0, 0, WAY_PRODUCTS},
+        {"relu, F/2 lists", "relu", 0, 0, 0, WAY_LISTS},
     };
     openblas_set_num_threads(1);
     make_rows(&b);
@@ -152,7 +178,9 @@ int main(int argc, char **argv)
            openblas_get_corename(), STEP_D, STEP_F, STEP_K, STEP_B);
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
         if (argc < 2 || !strcmp(argv[1], lines[i].label))
-            line(&b, lines[i].label, lines[i].arch, lines[i].bf16, lines[i].bias, lines[i].bar);
+            line(&b, lines[i].label, lines[i].arch, lines[i].bf16, lines[i].bias, lines[i].bar, lines[i].way);
+    if (argc > 1 && !strcmp(argv[1], "crossover"))
+        crossover(&b);
     if (argc < 2 || !strcmp(argv[1], "torch"))
         torch_line();
     free(b.truth);
