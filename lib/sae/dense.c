@@ -16,7 +16,7 @@
 enum {
     DENSE_ROWS = 7 * BLOCK_ROWS, /* of a forward task at most */
     DENSE_COLUMNS = 128,         /* latents of a forward tile */
-    GATHER_BELOW = 12            /* a latent active on less than 1 / 12 of the rows is summed from its list */
+    GATHER_BELOW = 9             /* a latent active on less than 1 / 9 of the rows is summed from its list */
 };
 
 struct dense_space {

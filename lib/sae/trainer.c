@@ -32,7 +32,7 @@ enum sonde_code sonde_trainer_new(const sonde_train_options *o, size_t d_in, siz
                              .threshold = -1,
                              .calibrated = -1,
                              .density = -1};
-    t->dense_from = (struct dense_from){.share = DENSE_SHARE, .n_entries = (size_t)1 << 22};
+    t->dense_from = (struct dense_from){.share = DENSE_SHARE, .n_entries = (size_t)3 << 21};
     t->z.budget = t->aux.budget = t->budget;
     enum sonde_code code = SONDE_E_MEMORY;
     if ((t->arena = sonde_arena_new(t->budget, err)) && (t->moments = sonde_arena_new(t->budget, err)) &&

@@ -11,8 +11,8 @@
 
 #define BLOCK_ROWS   64 /* rows whose sums are made by one task, in order */
 #define SKIP_TILE    56
-#define DENSE_SHARE  0.06
-#define BLOCK_LATENT 64 /* latents likewise; a multiple of every table's panel */
+#define DENSE_SHARE  0.15 /* measured: d 768, F 12288, batch 4096 */
+#define BLOCK_LATENT 64   /* latents likewise; a multiple of every table's panel */
 
 /* ---- parameters
  * ------------------------------------------------------------------------------------------------ */
