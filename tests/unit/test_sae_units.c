@@ -150,6 +150,7 @@ static double *latents_in_training(sonde_trainer *t, size_t n)
     double *f = need(n * t->F, sizeof *f), least = INFINITY;
     t->n_rows = n;
     t->k = t->o.k;
+    t->dense_from = (struct dense_from){2, SIZE_MAX}; /* lists, to be read here */
     if (trainer_forward(t, n, NULL, &r, &err))
         fail_msg("%s", err.msg);
     for (size_t row = 0; row < n; row++)
