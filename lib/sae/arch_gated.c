@@ -15,6 +15,8 @@
 static void pick(sonde_trainer *t, size_t n, sonde_encoding *e)
 {
     (void)n;
+    for (size_t i = 0; i < t->F; i++)
+        t->exp_r_mag[i] = sonde_expf(t->p[P_R_MAG].w[i]);
     e->pick = SONDE_PICK_ABOVE;
     e->bound = t->bound; /* zeros */
 }
@@ -23,7 +25,7 @@ static void activate(const sonde_trainer *t, size_t n, const uint32_t *col, cons
 {
     for (size_t j = 0; j < n; j++) {
         const uint32_t i = col[j];
-        const float m = sonde_expf(t->p[P_R_MAG].w[i]) * (z[j] - t->p[P_B_ENC].w[i]) + t->p[P_B_MAG].w[i];
+        const float m = t->exp_r_mag[i] * (z[j] - t->p[P_B_ENC].w[i]) + t->p[P_B_MAG].w[i];
         f[j] = m > 0 ? m : 0;
     }
 }

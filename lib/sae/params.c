@@ -92,11 +92,13 @@ enum sonde_code trainer_alloc(sonde_trainer *t, const sonde_work *work, sonde_er
     t->zeros = sonde_arena_get(t->arena, wide, sizeof(float), err);
     t->enc_sum = sonde_arena_get(t->arena, t->d_in, sizeof(float), err);
     t->bound = sonde_arena_get(t->arena, F, sizeof *t->bound, err);
+    t->exp_r_mag =
+        sonde_arena_get(t->arena, t->arch->traits & ARCH_MAGNITUDE ? F : 0, sizeof *t->exp_r_mag, err);
     t->main.start = sonde_arena_get(t->arena, F + 2, sizeof(uint64_t), err);
     t->dead.start = sonde_arena_get(t->arena, F + 2, sizeof(uint64_t), err);
     return t->mean_in && t->mean_out && t->var_mean && t->var_before && t->silent && t->frequency &&
                    t->latent_sum && t->fired && t->touched && t->dead_id && t->zeros && t->enc_sum &&
-                   t->bound && t->main.start && t->dead.start
+                   t->bound && t->exp_r_mag && t->main.start && t->dead.start
                ? SONDE_OK
                : SONDE_E_MEMORY;
 }

@@ -169,6 +169,7 @@ struct sonde_trainer {
     double *latent_sum;        /* [F][4] see latent.c */
     uint32_t *fired;           /* [F] rows of the batch on which the latent was active */
     unsigned char *touched;    /* [F] has a gradient */
+    float *exp_r_mag;          /* [F] gated: of this step */
     float *bound;              /* [F] what a pre-activation must pass; zeros but for jumprelu */
     size_t n_rows;             /* of this batch */
     size_t n_entries;          /* above their bounds */
