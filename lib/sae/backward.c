@@ -85,7 +85,7 @@ static void skip_task(void *arg, size_t block, int thread)
     sonde_trainer *t = q->t;
     const size_t d = t->d_out, i0 = block * SKIP_TILE, i1 = i0 + SKIP_TILE < d ? i0 + SKIP_TILE : d;
     float *tile = t->skip_tile + (size_t)thread * SKIP_TILE * t->room;
-    const bool gate = t->arch->traits & ARCH_GATE && t->o.gated_detach == 0;
+    const bool gate = gate_moves_decoder(t);
     for (size_t i = i0; i < i1; i++)
         for (size_t r = 0; r < q->n; r++)
             tile[(i - i0) * q->n + r] = t->G[0][r * d + i] + (gate ? t->G2[r * d + i] : 0);

@@ -161,8 +161,11 @@ static void forward_task(void *arg, size_t task, int thread)
     const float *x = t->xc + r0 * t->d_in;
     const sonde_epilogue bias = {.bias = t->p[P_B_ENC].w};
     uint32_t col[DENSE_COLUMNS];
-    if (t->w_skip.data)
+    const bool gate = t->arch->traits & ARCH_GATE, skip = t->w_skip.data;
+    if (skip)
         sonde_matmul(&t->w_skip, 0, 0, d, t->xs + r0 * t->d_in, t->d_in, rows, t->G[0] + r0 * d, d, NULL);
+    if (skip && gate)
+        memcpy(t->G2 + r0 * d, t->G[0] + r0 * d, rows * d * sizeof(float));
     for (size_t c0 = 0; c0 < t->F; c0 += DENSE_COLUMNS) {
         const size_t nc = t->F - c0 < DENSE_COLUMNS ? t->F - c0 : DENSE_COLUMNS;
         const sonde_packed w = {.kernels = t->kernels, .k = nc, .n = d, .data = packed};
@@ -172,9 +175,9 @@ static void forward_task(void *arg, size_t task, int thread)
         for (size_t r = 0; r < rows; r++)
             mask_row(t, nc, col, z + r * DENSE_COLUMNS, f + r * DENSE_COLUMNS, t->row_sum + (r0 + r) * N_ROW);
         sonde_pack(&w, 0, nc, 0, d, t->p[P_W_DEC].w + c0 * d, d, 1);
-        decode(t, &w, f, rows, c0 == 0 && !t->w_skip.data, t->G[0] + r0 * d);
-        if (t->arch->traits & ARCH_GATE)
-            decode(t, &w, z, rows, c0 == 0, t->G2 + r0 * d);
+        decode(t, &w, f, rows, c0 == 0 && !skip, t->G[0] + r0 * d);
+        if (gate)
+            decode(t, &w, z, rows, c0 == 0 && !skip, t->G2 + r0 * d);
     }
     for (size_t r = r0; r < r0 + rows; r += BLOCK_ROWS)
         trainer_losses(t, q->n, r / BLOCK_ROWS);

@@ -70,7 +70,7 @@ static void decode_gate(const struct forward_job *q, size_t r)
 static void decode_row(const struct forward_job *q, size_t r)
 {
     sonde_trainer *t = q->t;
-    const size_t first = t->z.start[r], end = t->z.start[r + 1], d = t->d_out;
+    const size_t first = t->z.start[r], end = t->z.start[r + 1];
     double *sum = t->row_sum + r * N_ROW;
     size_t at = first;
     for (size_t j = 0; j < n_prefixes(t); j++)

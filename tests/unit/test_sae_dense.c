@@ -26,6 +26,7 @@ static const struct {
     {"relu-2023", "relu-2023", false, false, 0, 0},
     {"gated", "gated", false, false, 0, 0},
     {"gated, decoder attached", "gated", false, true, 0, 0},
+    {"gated transcoder with skip", "gated", true, true, 0, 0},
     {"jumprelu, target", "jumprelu", false, false, SONDE_JUMP_TARGET, 0},
     {"jumprelu, step", "jumprelu", false, false, SONDE_JUMP_STEP, 0.01},
     {"jumprelu, tanh", "jumprelu", true, false, SONDE_JUMP_TANH, 0},
@@ -43,7 +44,7 @@ static sonde_trainer *new_trainer(size_t c, struct dense_from from, const sonde_
     o.jump_penalty = cases[c].jump_penalty;
     o.pre_act = cases[c].pre_act;
     o.gated_detach = !cases[c].attached;
-    o.skip = !strcmp(cases[c].arch, "relu") && cases[c].transcoder;
+    o.skip = cases[c].transcoder && strcmp(cases[c].arch, "jumprelu");
     o.pre_bias = !cases[c].transcoder;
     o.unit_decoder = unit;
     o.resample_every = unit ? 2 * s->n : 0;
