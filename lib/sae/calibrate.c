@@ -67,7 +67,7 @@ enum sonde_code calibration_add(struct calibration *c, const float *x, const flo
 bool calibration_end(struct calibration *c)
 {
     const uint64_t want = c->t->o.k * c->n_rows;
-    if (c->n_entries < want && c->bound[0] > 0) {
+    if (c->n_entries <= want && c->bound[0] > 0) { /* what lies below the bound is unknown */
         begin(c, 0);
         return false;
     }
