@@ -114,7 +114,7 @@ json_t *sonde_train_options_json(const sonde_train_options *o)
         }
         whole = whole && !json_object_set_new(out, f->name, v);
     }
-    if (o->n_prefixes > 1) {
+    if (o->n_prefixes > 0) {
         json_t *ends = json_array(), *weights = json_array();
         for (size_t j = 0; j < o->n_prefixes; j++) {
             whole = whole && !json_array_append_new(ends, json_integer((json_int_t)o->prefix[j])) &&
@@ -220,7 +220,7 @@ static void default_prefixes(sonde_train_options *o)
             if (end > 0 && (o->n_prefixes == 0 || end > o->prefix[o->n_prefixes - 1]))
                 o->prefix[o->n_prefixes++] = end;
         }
-    for (size_t j = 0; j < o->n_prefixes; j++)
+    for (size_t j = 0; j < o->n_prefixes && j < SONDE_MAX_PREFIXES; j++)
         if (!(o->prefix_weight[j] > 0))
             o->prefix_weight[j] = 1.0 / (double)o->n_prefixes;
 }
@@ -237,7 +237,7 @@ static enum sonde_code check(const sonde_train_options *o, size_t d_in, size_t d
         {"lr_end", o->lr_end, 0, 1},
         {"beta1", o->beta1, 0, 1},
         {"beta2", o->beta2, 0, 1},
-        {"eps", o->eps, 1e-30, 1},
+        {"eps", o->eps, 1e-30, 1}, /* a latent without gradient divides 0 by it, in float32 */
         {"clip", o->clip, 0, 1e30},
         {"l1", o->l1, 0, 1e30},
         {"l0", o->l0, 0, 1e30},
@@ -262,19 +262,26 @@ static enum sonde_code check(const sonde_train_options *o, size_t d_in, size_t d
     if (o->k == 0 || o->k > o->n_latents)
         return sonde_fail(err, SONDE_E_USAGE, "k is %llu, it must lie between 1 and the %llu latents",
                           (unsigned long long)o->k, (unsigned long long)o->n_latents);
-    if (o->k_start > o->n_latents)
-        return sonde_fail(err, SONDE_E_USAGE, "k cannot begin at %llu of %llu latents",
-                          (unsigned long long)o->k_start, (unsigned long long)o->n_latents);
+    if (o->k_start < o->k || o->k_start > o->n_latents)
+        return sonde_fail(
+            err, SONDE_E_USAGE, "k begins with %llu, it must lie between k, %llu, and the %llu latents",
+            (unsigned long long)o->k_start, (unsigned long long)o->k, (unsigned long long)o->n_latents);
+    if (o->dead_window == 0)
+        return sonde_fail(err, SONDE_E_USAGE,
+                          "a dead window of 0 rows: latents that fire would be dead too; at least 1");
     if (o->batch == 0 || o->batch > (1u << 24) || o->n_tokens == 0)
         return sonde_fail(err, SONDE_E_USAGE, "a batch of %llu rows of %llu in all",
                           (unsigned long long)o->batch, (unsigned long long)o->n_tokens);
+    if (o->normalize == SONDE_NORMALIZE_LAYER && d_in == 1)
+        return sonde_fail(err, SONDE_E_USAGE, "rows of 1 number have no variance to bring to 1");
     if (o->skip > 0 && !transcoder)
         return sonde_fail(err, SONDE_E_USAGE,
                           "a skip connection would copy an autoencoder's input to its output; it is for "
                           "transcoders (--hook-out)");
     if (o->tied > 0 && d_in != d_out)
-        return sonde_fail(err, SONDE_E_USAGE, "an encoder for %zu numbers cannot begin as the transpose of a decoder of %zu", d_in,
-                          d_out);
+        return sonde_fail(err, SONDE_E_USAGE,
+                          "an encoder for %zu numbers cannot begin as the transpose of a decoder of %zu",
+                          d_in, d_out);
     if (o->pre_bias > 0 && (transcoder || d_in != d_out))
         return sonde_fail(
             err, SONDE_E_USAGE,
@@ -283,6 +290,9 @@ static enum sonde_code check(const sonde_train_options *o, size_t d_in, size_t d
         return sonde_fail(err, SONDE_E_USAGE,
                           "normalising each row cannot be undone for a transcoder: its dictionary knows the "
                           "norms of inputs, not of targets");
+    if (o->n_prefixes > SONDE_MAX_PREFIXES)
+        return sonde_fail(err, SONDE_E_USAGE, "%zu prefixes, at most %d are possible", o->n_prefixes,
+                          SONDE_MAX_PREFIXES);
     for (size_t j = 0; j < o->n_prefixes; j++)
         if (o->prefix[j] == 0 || (j > 0 && o->prefix[j] <= o->prefix[j - 1]) ||
             (j + 1 == o->n_prefixes && o->prefix[j] != o->n_latents))
