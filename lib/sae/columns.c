@@ -21,7 +21,7 @@ void columns_free(struct columns *c, sonde_budget *budget)
 
 static enum sonde_code make_room(struct columns *c, size_t n, sonde_budget *budget, sonde_err *err)
 {
-    if (n <= c->room)
+    if (c->room && n <= c->room) /* a batch without entries has valid pointers too */
         return SONDE_OK;
     columns_free(c, budget);
     const size_t room = n + n / 4 + 64;
