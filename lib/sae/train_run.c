@@ -61,7 +61,7 @@ static enum sonde_code step_all(struct run *r, size_t n, sonde_err *err)
         const enum sonde_code code =
             sonde_trainer_step(job->trainer, r->x, r->y, n, r->work, &job->last, err);
         if (code)
-            return r->n_jobs > 1 ? sonde_err_wrap(err, "%s: ", job->dir) : code;
+            return r->n_jobs > 1 ? sonde_err_wrap(err, "%s", job->dir) : code;
         log_step(job);
     }
     return SONDE_OK;
