@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "commands.h"
+#include "dict_rows.h"
 #include "info.h"
 #include "sae/dict_file.h"
 
@@ -101,6 +102,7 @@ static enum sonde_code run(struct tool *t, const void *values, sonde_err *err)
     enum sonde_code rc = find_output(t, &out, err);
     if (!rc)
         rc = sonde_dict_load(t->operand[0], o->from, t->budget, &d, note, err);
+    rc = dict_unfinished(t->operand[0], rc, err);
     if (rc)
         return rc;
     const char *from = d->format;
@@ -138,14 +140,15 @@ static const struct option options[] = {
 
 const struct command cmd_convert = {
     .name = "convert",
-    .about = "take a dictionary from one tool's format to another's",
+    .about = "takes a dictionary from one tool's format to another's",
     .operands = "IN [OUT]",
     .min_operands = 1,
     .max_operands = 2,
-    .examples = (const char *const[]){"sonde convert ae.pt sae/",
-                                      "a dictionary of another tool for SAELens and sonde",
-                                      "sonde convert sae/ out/ --to sparsify --unit-norm-decoder",
-                                      "a dictionary for sparsify, with decoder rows of norm 1", NULL},
+    .examples =
+        (const char *const[]){"sonde convert ae.pt sae/",
+                              "a dictionary of another tool for SAELens and sonde",
+                              "sonde convert sae/ ae/ --to dictionary_learning --unit-norm-decoder",
+                              "a dictionary for dictionary_learning, with decoder rows of norm 1", NULL},
     .details =
         "Formats are saelens, sparsify, dictionary_learning, gemma_scope, gemma_scope_2, openai and "
         "circuit_tracer, as far as sonde info shows them; every command reads all of them by itself. What "

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "dict_rows.h"
 #include "info.h"
 
 const struct info_kind *const info_kinds[] = {
@@ -59,8 +60,8 @@ static enum sonde_code unknown_kind(const char *path, sonde_err *err)
         if (*k != &info_pickle && (k == info_kinds || strcmp(k[-1]->name, (*k)->name)) &&
             *k != &info_llama2c_v0)
             n += (size_t)snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", (*k)->name);
-    return sonde_fail(err, SONDE_E_INPUT, "%s: is of none of the kinds that sonde info knows (%s)", path,
-                      names);
+    sonde_fail(err, SONDE_E_INPUT, "%s: is of none of the kinds that sonde info knows (%s)", path, names);
+    return dict_unfinished(path, SONDE_E_INPUT, err);
 }
 
 static enum sonde_code describe(struct tool *t, const struct info_options *o, const char *path, json_t **out,
@@ -130,7 +131,7 @@ static const struct option options[] = {
 
 const struct command cmd_info = {
     .name = "info",
-    .about = "say what a file is: kind, sizes, parameter count, hash, metadata, tensors",
+    .about = "says what a file is: kind, sizes, parameter count, hash, metadata, tensors",
     .operands = "FILE...",
     .min_operands = 1,
     .max_operands = -1,

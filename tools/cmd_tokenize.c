@@ -226,7 +226,7 @@ _Static_assert(SONDE_BOS_AUTO == 0 && SONDE_BOS_ALWAYS == 1 && SONDE_BOS_NEVER =
 
 const struct command cmd_tokenize = {
     .name = "tokenize",
-    .about = "turn text into ids, with the bytes of each token, and back",
+    .about = "turns text into ids, with the bytes of each token, and back",
     .operands = "[FILE]",
     .max_operands = 1,
     .examples = (const char *const[]){"sonde tokenize --model gpt2 story.txt",

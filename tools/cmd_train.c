@@ -8,12 +8,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/suggest.h"
 #include "commands.h"
 #include "num/bf16.h"
 #include "number.h"
 #include "source_input.h"
 #include "train_grid.h"
+#include "train_words.h"
 
 struct train_options {
     struct source_input source;
@@ -38,23 +38,6 @@ struct job {
 
 /* ---- options
  * ------------------------------------------------------------------------------------------------------- */
-
-static enum sonde_code check_arch(const char *name, sonde_err *err)
-{
-    const char *const *names = sonde_train_archs();
-    char near[160];
-    size_t n = 0;
-    for (; names[n]; n++)
-        if (!name || !strcmp(names[n], name))
-            return SONDE_OK;
-    sonde_suggest(name, names, n, near, sizeof near);
-    if (near[0])
-        return sonde_fail(err, SONDE_E_USAGE, "no architecture '%.60s'%s", name, near);
-    char list[200] = "";
-    for (size_t i = 0; i < n; i++)
-        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", names[i]);
-    return sonde_fail(err, SONDE_E_USAGE, "no architecture '%.60s'; there are %s", name, list);
-}
 
 /* "64,256,1024": the latents of each prefix. */
 static enum sonde_code read_widths(const char *text, sonde_train_options *to, sonde_err *err)
@@ -164,7 +147,7 @@ static enum sonde_code make_points(struct tool *t, const struct train_options *o
         if (!code)
             code = grid_apply(&j->grid, i, to, name, sizeof name, err);
         if (!code)
-            code = check_arch(to->arch, err);
+            code = train_words_arch(to->arch, err);
         if (!code)
             code =
                 sonde_train_defaults(to, info->d_in, info->d_out, info->n_train, info->hook_out != NULL, err);
@@ -205,7 +188,7 @@ static enum sonde_code dry_run(struct tool *t, const struct job *j, sonde_err *e
     const double flops = work_of(j);
     json_t *list = json_array();
     for (size_t i = 0; i < j->n; i++) {
-        json_t *o = sonde_train_options_json(&j->point[i].options);
+        json_t *o = train_words_options(&j->point[i].options);
         json_object_set_new(o, "n_steps", json_integer((json_int_t)sonde_train_steps(&j->point[i].options)));
         json_array_append_new(list, o);
     }
@@ -217,9 +200,9 @@ static enum sonde_code dry_run(struct tool *t, const struct job *j, sonde_err *e
                                          "encoder_flops", flops, "dictionaries", list),
                                err);
     tool_result(t);
-    printf("rows             %" PRIu64 " to train on, %" PRIu64 " held out, %zu wide\n", info->n_train,
+    printf("rows              %" PRIu64 " to train on, %" PRIu64 " held out, %zu wide\n", info->n_train,
            info->n_heldout, info->d_in);
-    printf("dictionaries     %zu\nmemory           %.0f MiB\nencoder work     %.3g FLOP, about %.0f s at 100 "
+    printf("dictionaries      %zu\nmemory            %.0f MiB\nencoder work      %.3g FLOP, about %.0f s at 100 "
            "GFLOP/s\n",
            j->n, (double)memory / 1048576, flops, flops / 1e11);
     const char *key;
@@ -227,7 +210,8 @@ static enum sonde_code dry_run(struct tool *t, const struct job *j, sonde_err *e
     json_object_foreach(json_array_get(list, 0), key, value)
     {
         char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(6));
-        printf("%-16s %s\n", key, text ? text : "");
+        const char *word = json_string_value(value);
+        printf("%-17s %s\n", key, word ? word : text ? text : "");
         free(text);
     }
     json_decref(list);
@@ -242,8 +226,8 @@ static enum sonde_code report(struct tool *t, const struct job *j, const sonde_t
         char *path = tool_visible(j->dir[i], strlen(j->dir[i]));
         json_array_append_new(
             list,
-            json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:I, s:I, s:I}", "path", path ? path : "", "arch",
-                      j->point[i].options.arch, "d_sae", (json_int_t)j->point[i].options.n_latents, "n_steps",
+            json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:I, s:I, s:I}", "path", path ? path : "", "architecture",
+                      j->point[i].options.arch, "n_latents", (json_int_t)j->point[i].options.n_latents, "n_steps",
                       (json_int_t)r[i].last.step, "explained_variance", 1 - r[i].fvu, "fvu", r[i].fvu, "l0",
                       r[i].l0, "dead_features", (json_int_t)r[i].n_dead, "n_measured",
                       (json_int_t)r[i].n_measured, "resumed_at_step", (json_int_t)r[i].resumed_at));
@@ -322,12 +306,24 @@ static void close_job(struct job *j)
     free(j->point);
 }
 
+static enum sonde_code check_options(const struct tool *t, const struct job *j, sonde_err *err)
+{
+    const char **arch = calloc(j->n, sizeof *arch);
+    if (!arch)
+        return sonde_fail(err, SONDE_E_MEMORY, "no memory for %zu dictionaries", j->n);
+    for (size_t i = 0; i < j->n; i++)
+        arch[i] = j->point[i].options.arch;
+    enum sonde_code code = train_words_unused(t->parsed, arch, j->n, err);
+    free(arch);
+    return code;
+}
+
 static enum sonde_code run(struct tool *t, const void *values, sonde_err *err)
 {
     const struct train_options *o = values;
     struct job j = {0};
     const char *acts;
-    enum sonde_code code = check_arch(o->arch, err);
+    enum sonde_code code = train_words_arch(o->arch, err);
     if (!code && !t->common->dry_run && !t->common->output)
         code = sonde_fail(err, SONDE_E_USAGE, "no output: -o sae/");
     if (!code)
@@ -336,6 +332,8 @@ static enum sonde_code run(struct tool *t, const void *values, sonde_err *err)
         code = source_input_open(t, &o->source, acts, t->common->seed, false, &j.in, err);
     if (!code)
         code = make_points(t, o, &j, err);
+    if (!code)
+        code = check_options(t, &j, err);
     if (!code)
         code = t->common->dry_run ? dry_run(t, &j, err) : train(t, o, &j, err);
     close_job(&j);
@@ -420,8 +418,8 @@ const struct command cmd_train = {
             "nine dictionaries in one pass, activations made as one goes along",
             "sonde train acts.h5 --hook blocks.3.hook_mlp_in --hook-out blocks.3.hook_mlp_out --skip -o tc/",
             "a skip transcoder", NULL},
-    .details = "The directory is in SAELens' format; run.json beside it says how it was made, log.jsonl how "
-               "it went. --dry-run "
+    .details = "The directory is in SAELens' format; run.json in it says how it was made, log.jsonl how "
+               "it went, timing.jsonl how long it took. --dry-run "
                "prints every default that follows from the budget.\n\nA run that was stopped or killed goes "
                "on with --resume "
                "and gives the same bytes as an uninterrupted one, whatever the number of threads.",

@@ -4,7 +4,9 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "file/json.h"
 #include "sae/dict_file.h"
@@ -162,6 +164,28 @@ static void choose_rows(struct tool *t, const struct dict_rows_options *o, struc
     }
 }
 
+static bool has_file(const char *dir, const char *name)
+{
+    char *path = NULL;
+    if (asprintf(&path, "%s/%s", dir, name) < 0)
+        return false;
+    bool there = access(path, F_OK) == 0;
+    free(path);
+    return there;
+}
+
+enum sonde_code dict_unfinished(const char *path, enum sonde_code code, sonde_err *err)
+{
+    if (code != SONDE_E_INPUT || !has_file(path, "run.json") || !has_file(path, "checkpoints") ||
+        has_file(path, "cfg.json"))
+        return code;
+    return sonde_fail(
+        err, SONDE_E_INPUT,
+        "%s: holds a training run that is not finished, no dictionary yet; sonde train --resume "
+        "goes on with it",
+        path);
+}
+
 static enum sonde_code open_dict(struct tool *t, const struct dict_rows_options *o, struct dict_rows *in,
                                  sonde_err *err)
 {
@@ -169,7 +193,7 @@ static enum sonde_code open_dict(struct tool *t, const struct dict_rows_options 
     enum sonde_code code = sonde_dict_load(t->operand[0], o->format, t->budget, &in->dict, note, err);
     if (!code && note[0])
         tool_detail(t, "%s: %s", t->operand[0], note);
-    return code;
+    return dict_unfinished(t->operand[0], code, err);
 }
 
 enum sonde_code dict_rows_open(struct tool *t, const struct dict_rows_options *o, bool unembed,

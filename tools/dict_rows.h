@@ -56,6 +56,10 @@ enum sonde_code dict_rows_open(struct tool *t, const struct dict_rows_options *o
                                struct dict_rows *in, sonde_err *err);
 void dict_rows_close(struct dict_rows *in);
 
+/* A code from reading path as a dictionary, with err saying more where it is a run of sonde train that has not come
+ * to its end. */
+enum sonde_code dict_unfinished(const char *path, enum sonde_code code, sonde_err *err);
+
 /* The activation file or text. */
 const char *dict_rows_path(const struct tool *t, const struct dict_rows_options *o);
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "source_input.h"
 
+#include <sys/stat.h>
+
 #include "exclude.h"
 
 static enum sonde_code check_what_is_named(const struct source_input *in, const char *acts, sonde_err *err)
@@ -9,6 +11,11 @@ static enum sonde_code check_what_is_named(const struct source_input *in, const 
     if (acts && (text || in->model.model))
         return sonde_fail(err, SONDE_E_USAGE, "activations come from %.200s or from %s, not from both", acts,
                           text ? "a text" : "a model (--model)");
+    struct stat st;
+    if (acts && !stat(acts, &st) && S_ISDIR(st.st_mode))
+        return sonde_fail(
+            err, SONDE_E_INPUT,
+            "%s: is a directory; activations are one file, ACTS.h5, ANY.h5:/DATASET or ACTS.npy", acts);
     if (acts)
         return SONDE_OK;
     if (!in->model.model && !text)

@@ -146,10 +146,10 @@ static enum sonde_code check_writable(const sonde_dict *d, const char *path, son
         return sonde_fail(err, SONDE_E_USAGE,
                           "%s: openai's format holds autoencoders only; saelens holds this", path);
     if (!topk && !relu)
-        return sonde_fail(
-            err, SONDE_E_USAGE,
-            "%s: openai's format holds topk with layer_norm and relu without, not %s; saelens does", path,
-            sonde_dict_act_name(d->act));
+        return sonde_fail(err, SONDE_E_USAGE,
+                          "%s: openai's format holds topk of layer_norm'ed rows and relu of plain ones, not "
+                          "this %s; saelens does",
+                          path, sonde_dict_act_name(d->act));
     return SONDE_OK;
 }
 
