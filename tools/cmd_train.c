@@ -226,8 +226,8 @@ static enum sonde_code report(struct tool *t, const struct job *j, const sonde_t
         char *path = tool_visible(j->dir[i], strlen(j->dir[i]));
         json_array_append_new(
             list,
-            json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:I, s:I, s:I}", "path", path ? path : "", "architecture",
-                      j->point[i].options.arch, "n_latents", (json_int_t)j->point[i].options.n_latents, "n_steps",
+            json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:I, s:I, s:I}", "path", path ? path : "", "arch",
+                      j->point[i].options.arch, "d_sae", (json_int_t)j->point[i].options.n_latents, "n_steps",
                       (json_int_t)r[i].last.step, "explained_variance", 1 - r[i].fvu, "fvu", r[i].fvu, "l0",
                       r[i].l0, "dead_features", (json_int_t)r[i].n_dead, "n_measured",
                       (json_int_t)r[i].n_measured, "resumed_at_step", (json_int_t)r[i].resumed_at));

@@ -94,7 +94,7 @@ put_rows wide.npy 40 128
 check_budget() { # TOKENS BATCH WARMUP DEAD LR STEPS
     train wide.npy --tokens "$1" --dry-run; code 0; err ''
     line n_latents 2048; line k 8; line batch "$2"; line warmup "$3"; line dead_window "$4"; line lr "$5"; line n_steps "$6"
-    line decay 0.2; line arch '"batchtopk"'; line aux_k 64; line aux_coef 0.03125; line clip 1.0
+    line decay 0.2; line arch batchtopk; line aux_k 64; line aux_coef 0.03125; line clip 1.0
 }
 check_budget 1.5M 1024 73 200000 0.00209012 1465
 check_budget 10M 2048 244 500000 0.00114484 4883
