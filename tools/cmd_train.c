@@ -306,14 +306,17 @@ static void close_job(struct job *j)
     free(j->point);
 }
 
-static enum sonde_code check_options(const struct tool *t, const struct job *j, sonde_err *err)
+static enum sonde_code check_options(struct tool *t, const struct job *j, sonde_err *err)
 {
     const char **arch = calloc(j->n, sizeof *arch);
     if (!arch)
         return sonde_fail(err, SONDE_E_MEMORY, "no memory for %zu dictionaries", j->n);
     for (size_t i = 0; i < j->n; i++)
         arch[i] = j->point[i].options.arch;
-    enum sonde_code code = train_words_unused(t->parsed, arch, j->n, err);
+    char note[200];
+    enum sonde_code code = train_words_unused(t->parsed, arch, j->n, note, err);
+    if (!code && note[0])
+        tool_note(t, "%s", note);
     free(arch);
     return code;
 }

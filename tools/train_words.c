@@ -39,7 +39,8 @@ enum sonde_code train_words_arch(const char *name, sonde_err *err)
     return sonde_fail(err, SONDE_E_USAGE, "no architecture '%.60s'; there are %s", name, list);
 }
 
-enum sonde_code train_words_unused(const struct parsed *p, const char *const *arch, size_t n, sonde_err *err)
+enum sonde_code train_words_unused(const struct parsed *p, const char *const *arch, size_t n, char note[200],
+                                   sonde_err *err)
 {
     static const struct {
         const char *option, *archs;
@@ -58,6 +59,7 @@ enum sonde_code train_words_unused(const struct parsed *p, const char *const *ar
         {"resample-every", "relu-2023"},
         {"resample-times", "relu-2023"},
     };
+    note[0] = '\0';
     for (size_t i = 0; i < sizeof use / sizeof *use; i++) {
         bool used = !option_given(p, use[i].option);
         for (size_t j = 0; j < n && !used; j++) {
@@ -66,9 +68,12 @@ enum sonde_code train_words_unused(const struct parsed *p, const char *const *ar
             snprintf(all, sizeof all, " %s,", use[i].archs);
             used = strstr(all, item) != NULL;
         }
-        if (!used)
-            return sonde_fail(err, SONDE_E_USAGE, "--%s does nothing with --arch %.60s; it is for %s",
-                              use[i].option, arch[0], use[i].archs);
+        if (used)
+            continue;
+        snprintf(note, 200, "--%s does nothing with --arch %.60s; it is for %s", use[i].option, arch[0],
+                 use[i].archs);
+        if (strcmp(use[i].option, "k") != 0)
+            return sonde_fail(err, SONDE_E_USAGE, "%s", note);
     }
     if (option_given(p, "latents") && option_given(p, "expansion"))
         return sonde_fail(err, SONDE_E_USAGE, "--latents and --expansion say the same; give one of them");

@@ -15,11 +15,14 @@ run sonde train acts.h5 --arch standard -o x; code 2; err "sonde train: no archi
 run sonde train acts.h5 --arch matryoshka_batchtopk -o x; code 2; err_has "here it is called 'matryoshka'"
 
 it an_option_that_would_do_nothing_is_refused
-run sonde train acts.h5 --arch relu --k 3 -o x; code 2; out ''; err 'sonde train: --k does nothing with --arch relu; it is for batchtopk, topk, matryoshka, jumprelu'
+run sonde train acts.h5 --arch jumprelu --l1-coef 3 -o x; code 2; out ''; err 'sonde train: --l1-coef does nothing with --arch jumprelu; it is for relu, relu-2023, gated'
 run sonde train acts.h5 --target-l0 3 -o x; code 2; err_has '^sonde train: --target-l0 does nothing with --arch batchtopk; it is for jumprelu$'
 run sonde train acts.h5 --arch relu --resample-every 9 -o x; code 2; err_has 'it is for relu-2023$'
 run sonde train acts.h5 --latents 32 --expansion 4 -o x; code 2; err_has 'give one of them$'
 run sonde train acts.h5 --grid arch=relu,topk --k 3 --dry-run; code 0; err ''
+
+it k_does_nothing_for_relu_and_a_note_says_so
+run sonde train acts.h5 --arch relu --k 3 --dry-run; code 0; err 'sonde train: --k does nothing with --arch relu; it is for batchtopk, topk, matryoshka, jumprelu'
 
 it dry_run_prints_words_for_choices
 run sonde train acts.h5 --arch jumprelu --dry-run; code 0; err ''
