@@ -46,8 +46,8 @@ static void report_progress(const struct run *r, const struct job *j)
         return;
     const sonde_step_report *s = &j->last;
     char detail[160];
-    snprintf(detail, sizeof detail, "%sloss %.4g  L0 %.1f  FVU %.4f  dead %llu",
-             r->n_jobs > 1 ? j->label : "", s->loss, s->l0, s->fvu, (unsigned long long)s->n_dead);
+    snprintf(detail, sizeof detail, "%sFVU %.4f  L0 %.1f  dead %llu  loss %.4g",
+             r->n_jobs > 1 ? j->label : "", s->fvu, s->l0, (unsigned long long)s->n_dead, s->loss);
     r->work->report(r->work->report_arg,
                     &(sonde_progress){"training", "tokens", s->n_tokens, r->n_tokens, detail});
 }
