@@ -76,7 +76,7 @@ static void what_the_format_lacks_is_not_written(void **state)
     assert_not_written(d, "openai", "layer_norm");
     sonde_dict_free(d);
     d = layer_normed(SONDE_DICT_RELU);
-    assert_not_written(d, "openai", "relu without");
+    assert_not_written(d, "openai", "relu of plain");
     sonde_dict_free(d);
     d = make_dict(SONDE_DICT_JUMPRELU, 7, 7, 20, false, 1);
     assert_not_written(d, "openai", "jumprelu");
