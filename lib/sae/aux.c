@@ -4,6 +4,7 @@
  * With r = y - y^ (a constant here) and a the reconstruction of r by the aux_k largest dead latents of each
  * row, without b_dec:  loss = aux_coef sum ||a - r||^2 / sum ||r - mean r||^2. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "trainer_impl.h"
@@ -16,18 +17,41 @@ static void find_dead(sonde_trainer *t)
             t->dead_id[t->n_dead++] = (uint32_t)i;
 }
 
+/* Room for n floats of the dead, and half as many again, so that a slowly growing number of them is not
+ * copied about. */
+static bool make_room(sonde_trainer *t, size_t n, sonde_err *err)
+{
+    const size_t all = sonde_packed_floats(t->kernels, t->d_in, t->F) + t->F,
+                 some = n + n / 2 < all ? n + n / 2 : all;
+    const size_t room = (some + 15) / 16 * 16;
+    trainer_forget_dead(t);
+    if (!sonde_budget_hold(t->budget, room * sizeof(float))) {
+        sonde_fail(err, SONDE_E_MEMORY, "no memory within the limit for the encoder of %zu dead latents",
+                   t->n_dead);
+        return false;
+    }
+    t->room_dead = room;
+    if ((t->dead_rows = aligned_alloc(64, room * sizeof(float))))
+        return true;
+    trainer_forget_dead(t);
+    sonde_fail(err, SONDE_E_MEMORY, "no memory for the encoder of %zu dead latents", t->n_dead);
+    return false;
+}
+
+void trainer_forget_dead(sonde_trainer *t)
+{
+    free(t->dead_rows);
+    sonde_budget_release(t->budget, t->room_dead * sizeof(float));
+    t->dead_rows = NULL;
+    t->room_dead = 0;
+}
+
 /* The encoder of the dead latents alone, packed, and their biases behind it. */
 static enum sonde_code pack_dead(sonde_trainer *t, sonde_packed *w, const float **bias, sonde_err *err)
 {
     const size_t floats = sonde_packed_floats(t->kernels, t->d_in, t->n_dead), need = floats + t->n_dead;
-    if (need > t->room_dead) {
-        /* grown in steps, so that a slowly growing number of dead latents does not fill the arena */
-        const size_t all = sonde_packed_floats(t->kernels, t->d_in, t->F) + t->F;
-        const size_t room = need + need / 2 < all ? need + need / 2 : all;
-        if (!(t->dead_rows = sonde_arena_get(t->arena, room, sizeof(float), err)))
-            return SONDE_E_MEMORY;
-        t->room_dead = room;
-    }
+    if (need > t->room_dead && !make_room(t, need, err))
+        return SONDE_E_MEMORY;
     *w = (sonde_packed){.kernels = t->kernels, .k = t->d_in, .n = t->n_dead, .data = t->dead_rows};
     memset(t->dead_rows, 0, floats * sizeof(float));
     float *b = t->dead_rows + floats;

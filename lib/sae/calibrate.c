@@ -68,7 +68,8 @@ bool calibration_end(struct calibration *c)
 {
     const uint64_t want = c->t->o.k * c->n_rows;
     if (c->n_entries <= want && c->bound[0] > 0) { /* what lies below the bound is unknown */
-        begin(c, 0);
+        /* lower by steps: below 0 lies half of everything */
+        begin(c, (double)c->bound[0] > 1e-4 * c->t->c.threshold ? (double)c->bound[0] / 8 : 0);
         return false;
     }
     uint64_t above = 0;

@@ -105,6 +105,7 @@ enum sonde_code trainer_alloc(sonde_trainer *t, const sonde_work *work, sonde_er
 
 void trainer_forget_moments(sonde_trainer *t)
 {
+    trainer_forget_dead(t);
     for (int i = 0; i < N_PARAMS; i++)
         t->p[i].g = t->p[i].m = t->p[i].v = NULL;
     sonde_arena_free(t->moments);

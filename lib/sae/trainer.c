@@ -61,6 +61,7 @@ void sonde_trainer_free(sonde_trainer *t)
     columns_free(&t->dead, t->budget);
     free(t->f);
     sonde_budget_release(t->budget, t->room_f * sizeof *t->f);
+    trainer_forget_dead(t);
     sonde_arena_free(t->moments);
     sonde_arena_free(t->arena);
     free(t);

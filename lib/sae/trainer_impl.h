@@ -236,6 +236,8 @@ void trainer_losses(sonde_trainer *t, size_t n, size_t block);
 enum sonde_code trainer_aux(sonde_trainer *t, size_t n, sonde_pool *pool, sonde_step_report *r,
                             sonde_err *err);
 
+void trainer_forget_dead(sonde_trainer *t); /* its memory */
+
 /* columns.c: rows of entries into columns. f of each entry (NULL: z) */
 enum sonde_code columns_from_rows(sonde_trainer *t, struct columns *c, const sonde_sparse *z, const float *f,
                                   sonde_pool *pool, sonde_err *err);
