@@ -25,7 +25,7 @@ enum sonde_code config_make(const struct run *r, struct job *j, const sonde_trai
     json_decref(data);
     json_decref(options);
     j->config = all ? sonde_json_text(all, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
-    json_decref(all);
+    j->config_object = all;
     return j->config ? SONDE_OK : sonde_fail(err, SONDE_E_MEMORY, "no memory for the options of a run");
 }
 

@@ -289,7 +289,7 @@ static enum sonde_code write_json(const char *dir, const char *name, json_t *o, 
 /* Everything that decides the result, in one object; the last figures when they are known. */
 static enum sonde_code write_run(const struct run *r, const struct job *j, bool finished, sonde_err *err)
 {
-    json_t *o = json_loads(j->config, 0, NULL);
+    json_t *o = json_copy(j->config_object);
     if (!o)
         return sonde_fail(err, SONDE_E_MEMORY, "no memory for %s/run.json", j->dir);
     char hash[17];

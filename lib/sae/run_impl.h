@@ -16,6 +16,7 @@ struct job {
     char label[64];
     sonde_trainer *trainer;
     char *config;   /* JSON text that a resume must find equal */
+    json_t *config_object; /* the same, for run.json: jansson's parser aborts where memory fails it */
     bool described; /* run.json holds this configuration */
     sonde_step_report last;
     struct log_sums sums;

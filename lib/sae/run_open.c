@@ -131,6 +131,7 @@ void training_close(struct run *r)
         training_floats_free(r, (size_t)r->options->batch, info->d_out, j->y);
         sonde_trainer_free(j->trainer);
         free(j->config);
+        json_decref(j->config_object);
         free(j->count);
         free(j->sum);
     }
