@@ -268,7 +268,7 @@ static void fill_tiles(const sonde_trainer *t, const struct block_space *b, size
 static struct entries list_of(const sonde_trainer *t, const struct block_space *b, size_t n, size_t i,
                               size_t at)
 {
-    const float *df = b->df + at * b->ld, *gate = b->gate + (b->gate ? at * b->ld : 0);
+    const float *df = b->df + at * b->ld, *gate = b->gate ? b->gate + at * b->ld : NULL;
     float *const *list = b->list;
     struct entries e = {.row = b->row, .z = list[0], .f = list[0], .df = list[2], .dz = list[3]};
     e.n = sonde_scan_above(t->kernels, b->z + at * b->ld, n, t->bound[i], 0, b->row, list[0]);

@@ -44,6 +44,7 @@ bool sonde_candidates_grow(struct candidates *c, size_t room, sonde_budget *budg
 
 static enum sonde_code grow_sparse(sonde_sparse *s, size_t n_rows, size_t n, bool keep, sonde_err *err)
 {
+    n = n ? n : 1; /* so that there are pointers to add to */
     struct buffer start = {s->start, s->start ? (s->room_rows + 1) * sizeof *s->start : 0};
     struct buffer col = {s->col, s->room * sizeof *s->col}, value = {s->value, s->room * sizeof *s->value};
     size_t rows, start_bytes, bytes;

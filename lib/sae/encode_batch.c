@@ -21,6 +21,8 @@ static bool nothing_ends(const struct encode_job *job, struct encode_thread *t, 
 
 static inline void add_rows(struct candidates *c, size_t n, size_t row)
 {
+    if (n == 0)
+        return;
     uint32_t *rows = (uint32_t *)c->row.p + c->n;
     for (size_t j = 0; j < n; j++)
         rows[j] = (uint32_t)row;

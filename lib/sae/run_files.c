@@ -231,8 +231,8 @@ enum sonde_code training_stop(struct run *r, sonde_source_position at, sonde_err
                              (unsigned long long)r->step, (unsigned long long)r->n_steps);
 }
 
-/* The first error is what the caller hears. A job that failed has the state from before its step; where
- * others have taken the step already, the last checkpoints stand. */
+/* The first error is what the caller hears. All jobs have the state from before the step, unless memory ended
+ * while they took it: then the last checkpoints stand. */
 enum sonde_code training_keep_last_good(struct run *r, sonde_source_position at, enum sonde_code code,
                                         sonde_err *err)
 {

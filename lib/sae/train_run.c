@@ -52,16 +52,27 @@ static void report_progress(const struct run *r, const struct job *j)
                     &(sonde_progress){"training", "tokens", s->n_tokens, r->n_tokens, detail});
 }
 
-/* One batch through every trainer. A number that is not finite ends the run; the states before this batch are
- * kept. */
+/* One batch through every trainer: all find their gradients before any takes the step, so that a number that
+ * is not finite in one of them leaves all as they were. */
 static enum sonde_code step_all(struct run *r, size_t n, sonde_err *err)
 {
     for (size_t j = 0; j < r->n_jobs; j++) {
         struct job *job = &r->job[j];
-        const enum sonde_code code =
-            sonde_trainer_step(job->trainer, r->x, r->y, n, r->work, &job->last, err);
+        enum sonde_code code = trainer_try(job->trainer, r->x, r->y, n, r->work, &job->next, err);
+        if (!code)
+            continue;
+        if (r->n_jobs > 1)
+            sonde_err_wrap(err, "%s", job->dir);
+        while (j-- > 0)
+            trainer_undo(r->job[j].trainer);
+        return code;
+    }
+    for (size_t j = 0; j < r->n_jobs; j++) {
+        struct job *job = &r->job[j];
+        const enum sonde_code code = trainer_take(job->trainer, r->work, &job->next, err);
         if (code)
-            return r->n_jobs > 1 ? sonde_err_wrap(err, "%s", job->dir) : code;
+            return code;
+        job->last = job->next;
         log_step(job);
     }
     return SONDE_OK;

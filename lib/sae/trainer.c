@@ -95,11 +95,6 @@ static double sparsity_now(const sonde_trainer *t)
     return t->c.step >= n ? 1 : ((double)t->c.step + 1) / (double)n;
 }
 
-/* The running variance is the only thing that changes before it is known that the step can be taken. */
-struct undo {
-    double var_n, var_m2;
-};
-
 static enum sonde_code gradients(sonde_trainer *t, size_t n, sonde_pool *pool, sonde_step_report *r,
                                  sonde_err *err)
 {
@@ -118,43 +113,64 @@ static void count_silence(sonde_trainer *t, size_t n)
     }
 }
 
-enum sonde_code sonde_trainer_step(sonde_trainer *t, const float *x, const float *y, size_t n,
-                                   const sonde_work *work, sonde_step_report *report, sonde_err *err)
+enum sonde_code trainer_try(sonde_trainer *t, const float *x, const float *y, size_t n,
+                            const sonde_work *work, sonde_step_report *r, sonde_err *err)
 {
     sonde_pool *pool = work ? work->pool : NULL;
-    sonde_step_report r = {0};
     enum sonde_code code;
+    *r = (sonde_step_report){0};
     if (n == 0 || t->transcoder != (y != NULL))
         return sonde_fail(err, SONDE_E_USAGE,
                           "a step takes at least one row, and targets exactly for a transcoder");
     if ((code = trainer_room(t, n > t->o.batch ? n : (size_t)t->o.batch, err)))
         return code;
     trainer_normalize(t, x, y, n, pool);
-    const struct undo undo = {t->c.var_n, t->c.var_m2};
+    t->before_n = t->c.var_n;
+    t->before_m2 = t->c.var_m2;
     memcpy(t->var_before, t->var_mean, t->d_out * sizeof *t->var_mean);
     trainer_observe(t, n, pool);
     t->n_rows = n;
-    t->k = r.k = k_now(t);
-    t->sparsity = r.sparsity = sparsity_now(t);
-    r.lr = trainer_lr(t);
-    if ((code = gradients(t, n, pool, &r, err))) {
-        t->c.var_n = undo.var_n;
-        t->c.var_m2 = undo.var_m2;
-        memcpy(t->var_mean, t->var_before, t->d_out * sizeof *t->var_mean);
-        return code;
-    }
-    trainer_update(t, pool, &r);
+    t->k = r->k = k_now(t);
+    t->sparsity = r->sparsity = sparsity_now(t);
+    r->lr = trainer_lr(t);
+    if ((code = gradients(t, n, pool, r, err)))
+        trainer_undo(t);
+    return code;
+}
+
+void trainer_undo(sonde_trainer *t)
+{
+    t->c.var_n = t->before_n;
+    t->c.var_m2 = t->before_m2;
+    memcpy(t->var_mean, t->var_before, t->d_out * sizeof *t->var_mean);
+}
+
+enum sonde_code trainer_take(sonde_trainer *t, const sonde_work *work, sonde_step_report *r, sonde_err *err)
+{
+    const size_t n = t->n_rows;
+    enum sonde_code code;
+    trainer_update(t, work ? work->pool : NULL, r);
     count_silence(t, n);
     t->c.density = (double)t->n_entries / ((double)n * (double)t->F);
     t->c.step++;
     t->c.n_tokens += n;
     if (t->arch->after && (code = t->arch->after(t, n, work, err)))
         return code;
-    r.step = t->c.step;
-    r.n_tokens = t->c.n_tokens;
-    if (report)
-        *report = r;
+    r->step = t->c.step;
+    r->n_tokens = t->c.n_tokens;
     return SONDE_OK;
+}
+
+enum sonde_code sonde_trainer_step(sonde_trainer *t, const float *x, const float *y, size_t n,
+                                   const sonde_work *work, sonde_step_report *report, sonde_err *err)
+{
+    sonde_step_report r;
+    enum sonde_code code = trainer_try(t, x, y, n, work, &r, err);
+    if (!code)
+        code = trainer_take(t, work, &r, err);
+    if (!code && report)
+        *report = r;
+    return code;
 }
 
 /* ---- the dictionary

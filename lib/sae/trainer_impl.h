@@ -139,6 +139,7 @@ struct sonde_trainer {
     struct counters c;
     double *mean_in, *mean_out;    /* [d] subtracted when shift_used */
     double *var_mean, *var_before; /* [d_out] running mean of the target, and before the step */
+    double before_n, before_m2; /* counters of the variance before the step */
     uint64_t *silent;              /* [F] rows since the latent fired */
     uint64_t *frequency;           /* [F] times it fired in the c.n_counted rows of the window */
 
@@ -212,6 +213,13 @@ static inline bool gate_moves_decoder(const sonde_trainer *t)
 
 /* ---- stages (one file each)
  * ------------------------------------------------------------------------------------ */
+
+/* trainer.c: a step in two halves. What trying changes (the running variance) trainer_undo takes back; taking follows a try that
+ * went well. */
+enum sonde_code trainer_try(sonde_trainer *t, const float *x, const float *y, size_t n, const sonde_work *work,
+                            sonde_step_report *r, sonde_err *err);
+void trainer_undo(sonde_trainer *t);
+enum sonde_code trainer_take(sonde_trainer *t, const sonde_work *work, sonde_step_report *r, sonde_err *err);
 
 /* params.c */
 enum sonde_code trainer_alloc(sonde_trainer *t, const sonde_work *work, sonde_err *err);
