@@ -80,12 +80,13 @@ void sonde_thread16_free(struct thread16 *t, sonde_budget *budget)
         sonde_buffer_free(all[i], budget);
 }
 
-/* n * size bytes, and a quarter more when it has to grow at all. */
+/* n * size bytes, and a quarter more when it has to grow at all; never nothing, so that there is a pointer to
+ * add to. */
 static bool grow(struct buffer *b, size_t n, size_t size, sonde_budget *budget)
 {
     size_t bytes;
-    return sonde_mul(&bytes, n, size) && (bytes <= b->bytes || (sonde_add(&bytes, bytes, bytes / 4) &&
-                                                                sonde_buffer_grow(b, bytes, budget)));
+    return sonde_mul(&bytes, n ? n : 1, size) && (bytes <= b->bytes || (sonde_add(&bytes, bytes, bytes / 4) &&
+                                                                        sonde_buffer_grow(b, bytes, budget)));
 }
 
 bool sonde_round_rows16(const struct encode_job *job, struct encode_thread *t, size_t first, size_t rows)
@@ -233,9 +234,8 @@ static bool settle_rows(struct encode_job *job, struct encode_thread *t, size_t 
         return false;
     uint32_t *index = w->index.p;
     for (size_t i = 0; i < rows; i++)
-        if (start[i + 1] > start[i]) /* index may be NULL where no row has any */
-            memcpy(index + start[i], (const uint32_t *)w->col.p + (row + i) * room_of(job),
-                   (start[i + 1] - start[i]) * sizeof *index);
+        memcpy(index + start[i], (const uint32_t *)w->col.p + (row + i) * room_of(job),
+               (start[i + 1] - start[i]) * sizeof *index);
     if (!sonde_exact16(job, t, first + row, rows, start, index))
         return false;
     for (size_t i = 0; i < rows; i++) {
