@@ -162,10 +162,7 @@ static void forward_task(void *arg, size_t task, int thread)
     const sonde_epilogue bias = {.bias = t->p[P_B_ENC].w};
     uint32_t col[DENSE_COLUMNS];
     const bool gate = t->arch->traits & ARCH_GATE, skip = t->w_skip.data;
-    if (skip)
-        sonde_matmul(&t->w_skip, 0, 0, d, t->xs + r0 * t->d_in, t->d_in, rows, t->G[0] + r0 * d, d, NULL);
-    if (skip && gate)
-        memcpy(t->G2 + r0 * d, t->G[0] + r0 * d, rows * d * sizeof(float));
+    trainer_skip(t, r0, rows);
     for (size_t c0 = 0; c0 < t->F; c0 += DENSE_COLUMNS) {
         const size_t nc = t->F - c0 < DENSE_COLUMNS ? t->F - c0 : DENSE_COLUMNS;
         const sonde_packed w = {.kernels = t->kernels, .k = nc, .n = d, .data = packed};

@@ -34,8 +34,8 @@ struct forward_job {
     const float *f; /* of each entry of t->z */
 };
 
-/* f W_dec over the latents of prefix j into G[j], going on from the prefix before; *at moves past its
- * entries. */
+/* f W_dec over the latents of prefix j into G[j], going on from the prefix before (the first one from the skip
+ * connection, which lies there); *at moves past its entries. */
 static void decode_prefix(const struct forward_job *q, size_t r, size_t j, size_t *at)
 {
     const sonde_trainer *t = q->t;
@@ -45,8 +45,6 @@ static void decode_prefix(const struct forward_job *q, size_t r, size_t j, size_
         stop++;
     float *e = t->G[j] + r * d;
     const float *from = j ? t->G[j - 1] + r * d : t->w_skip.data ? e : NULL;
-    if (!j && from)
-        sonde_matmul(&t->w_skip, 0, 0, d, t->xs + r * t->d_in, t->d_in, 1, e, d, NULL);
     sonde_gather_sum(t->kernels, stop - *at, t->z.col + *at, q->f + *at, t->p[P_W_DEC].w, d, d, from, NULL,
                      e);
     *at = stop;
@@ -60,10 +58,8 @@ static void decode_gate(const struct forward_job *q, size_t r)
     const sonde_trainer *t = q->t;
     const size_t d = t->d_out, at = t->z.start[r], n = t->z.start[r + 1] - at;
     float *e = t->G2 + r * d;
-    const float *from = t->w_skip.data ? e : NULL;
-    if (from)
-        sonde_matmul(&t->w_skip, 0, 0, d, t->xs + r * t->d_in, t->d_in, 1, e, d, NULL);
-    sonde_gather_sum(t->kernels, n, t->z.col + at, t->z.value + at, t->p[P_W_DEC].w, d, d, from, NULL, e);
+    sonde_gather_sum(t->kernels, n, t->z.col + at, t->z.value + at, t->p[P_W_DEC].w, d, d,
+                     t->w_skip.data ? e : NULL, NULL, e);
 }
 
 /* What the entries of row r reconstruct, and their sums. */
@@ -144,6 +140,16 @@ void trainer_losses(sonde_trainer *t, size_t n, size_t block)
     block_sums(t, block, r0, r1);
 }
 
+void trainer_skip(sonde_trainer *t, size_t r0, size_t rows)
+{
+    const size_t d = t->d_out;
+    if (!t->w_skip.data)
+        return;
+    sonde_matmul(&t->w_skip, 0, 0, d, t->xs + r0 * t->d_in, t->d_in, rows, t->G[0] + r0 * d, d, NULL);
+    if (t->arch->traits & ARCH_GATE)
+        memcpy(t->G2 + r0 * d, t->G[0] + r0 * d, rows * d * sizeof(float));
+}
+
 static void forward_task(void *arg, size_t block, int thread)
 {
     (void)thread;
@@ -153,6 +159,7 @@ static void forward_task(void *arg, size_t block, int thread)
     const size_t first = t->z.start[r0];
     if (t->arch->activate)
         t->arch->activate(t, t->z.start[r1] - first, t->z.col + first, t->z.value + first, t->f + first);
+    trainer_skip(t, r0, r1 - r0);
     for (size_t r = r0; r < r1; r++)
         decode_row(q, r);
     trainer_losses(t, q->n, block);

@@ -5,20 +5,12 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "../file/json.h"
 #include "../base/replace.h"
+#include "../file/json.h"
 #include "dict_file.h"
 #include "run_impl.h"
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void checkpoint_path(const char *dir, uint64_t step, char path[4096])
 {
@@ -114,7 +106,7 @@ enum sonde_code training_checkpoint(struct run *r, sonde_source_position at, son
     }
     for (size_t j = 0; j < r->n_jobs && !code; j++)
         training_forget_checkpoints(r->job[j].dir, 2, r->step);
-    r->saved_s = seconds();
+    r->saved_s = training_seconds();
     return code;
 }
 
@@ -218,7 +210,7 @@ enum sonde_code training_resume(struct run *r, sonde_err *err)
     for (size_t j = 0; j < r->n_jobs && !code; j++)
         if (r->job[j].described || !(code = training_describe(r, &r->job[j], err)))
             code = log_open(r, &r->job[j], err);
-    r->saved_s = seconds();
+    r->saved_s = training_seconds();
     return code;
 }
 
@@ -254,7 +246,7 @@ enum sonde_code training_after_step(struct run *r, sonde_err *err)
     if (r->step % r->log_every == 0 || r->step == r->n_steps) {
         for (size_t j = 0; j < r->n_jobs && !code; j++)
             code = log_write(r, &r->job[j], err);
-        r->logged_s = seconds();
+        r->logged_s = training_seconds();
         r->logged_step = r->step;
     }
     if (code || r->step == r->n_steps)
@@ -263,7 +255,7 @@ enum sonde_code training_after_step(struct run *r, sonde_err *err)
         return training_stop(r, sonde_source_tell(r->source), err);
     const uint64_t every = r->what->checkpoint_every;
     if ((every && r->step % every == 0) ||
-        (r->what->checkpoint_s > 0 && seconds() - r->saved_s >= r->what->checkpoint_s))
+        (r->what->checkpoint_s > 0 && training_seconds() - r->saved_s >= r->what->checkpoint_s))
         return training_checkpoint(r, sonde_source_tell(r->source), err);
     return SONDE_OK;
 }

@@ -93,6 +93,7 @@ enum sonde_code training_describe(const struct run *r, const struct job *j, sond
 void training_forget_checkpoints(const char *dir, size_t keep, uint64_t step);
 
 /* run_log.c */
+double training_seconds(void); /* monotonic */
 void log_step(struct job *j);
 enum sonde_code log_open(struct run *r, struct job *j, sonde_err *err); /* lines after r->step go */
 enum sonde_code log_write(struct run *r, struct job *j, sonde_err *err);

@@ -15,7 +15,7 @@
 
 #define WINDOW 1000 /* steps over which firing frequencies are counted */
 
-static double seconds(void)
+double training_seconds(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -127,7 +127,7 @@ enum sonde_code log_write(struct run *r, struct job *j, sonde_err *err)
     j->sums = (struct log_sums){0};
     if (code)
         return code;
-    const double now = seconds(), took = now - r->logged_s;
+    const double now = training_seconds(), took = now - r->logged_s;
     const double rows = (double)(r->step - r->logged_step) * (double)r->options->batch;
     snprintf(path, sizeof path, "%s/timing.jsonl", j->dir);
     return append(j->timing_fd, path,
@@ -189,7 +189,7 @@ enum sonde_code log_open(struct run *r, struct job *j, sonde_err *err)
     enum sonde_code code = open_kept(j->dir, "log.jsonl", r->step, &j->log_fd, err);
     if (!code)
         code = open_kept(j->dir, "timing.jsonl", r->step, &j->timing_fd, err);
-    r->logged_s = seconds();
+    r->logged_s = training_seconds();
     r->logged_step = r->step;
     return code;
 }

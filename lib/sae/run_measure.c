@@ -38,12 +38,13 @@ enum sonde_code measure_rows(struct run *r, struct job *j, size_t n, sonde_err *
     for (size_t e = 0; e < j->f.start[n]; e++)
         j->count[j->f.col[e]]++;
     j->n_active += (double)j->f.start[n];
-    for (size_t i = 0; i < n * d; i++) {
-        const double y = target[i], e = y - (double)j->y[i];
-        j->error += e * e;
-        j->square += y * y;
-        j->sum[i % d] += y;
-    }
+    for (size_t row = 0; row < n; row++)
+        for (size_t i = 0; i < d; i++) {
+            const double y = target[row * d + i], e = y - (double)j->y[row * d + i];
+            j->error += e * e;
+            j->square += y * y;
+            j->sum[i] += y;
+        }
     j->result.n_measured += n;
     return SONDE_OK;
 }

@@ -236,6 +236,8 @@ void trainer_observe(sonde_trainer *t, size_t n, sonde_pool *pool);
 /* forward.c */
 enum sonde_code trainer_forward(sonde_trainer *t, size_t n, sonde_pool *pool, sonde_step_report *r,
                                 sonde_err *err);
+/* x W_skip^T of some rows into G[0] (gated: G2 too), where there is a skip connection. */
+void trainer_skip(sonde_trainer *t, size_t r0, size_t rows);
 /* Rows of the block when G[0] (gated: G2 too) hold f W_dec: losses, dL/dy^, the residual, the block's sums.
  */
 void trainer_losses(sonde_trainer *t, size_t n, size_t block);
