@@ -36,8 +36,7 @@ struct job {
     size_t n;
 };
 
-/* ---- options
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- options --------------------------------------------------------------------------------- */
 
 /* "64,256,1024": the latents of each prefix. */
 static enum sonde_code read_widths(const char *text, sonde_train_options *to, sonde_err *err)
@@ -105,8 +104,7 @@ static enum sonde_code read_options(const struct tool *t, const struct train_opt
     return o->widths ? read_widths(o->widths, to, err) : SONDE_OK;
 }
 
-/* ---- preparing
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- preparing ------------------------------------------------------------------------------- */
 
 /* The operands are the activations and, behind --grid, more of its words. */
 static enum sonde_code split_operands(const struct tool *t, const struct train_options *o, struct grid *grid,
@@ -166,8 +164,7 @@ static enum sonde_code make_points(struct tool *t, const struct train_options *o
     return o->widths ? sonde_fail(err, SONDE_E_USAGE, "--widths is for --arch matryoshka") : SONDE_OK;
 }
 
-/* ---- what is printed
- * ----------------------------------------------------------------------------------------------- */
+/* ---- what is printed ------------------------------------------------------------------------- */
 
 /* FLOPs of the encoder products: nearly all of the work. */
 static double work_of(const struct job *j)
@@ -183,8 +180,7 @@ static double work_of(const struct job *j)
 static enum sonde_code dry_run(struct tool *t, const struct job *j, sonde_err *err)
 {
     const sonde_source_info *info = sonde_source_about(j->in.source);
-    const uint64_t memory =
-        sonde_train_memory(j->point, j->n, info);
+    const uint64_t memory = sonde_train_memory(j->point, j->n, info);
     const double flops = work_of(j);
     json_t *list = json_array();
     for (size_t i = 0; i < j->n; i++) {
@@ -202,9 +198,10 @@ static enum sonde_code dry_run(struct tool *t, const struct job *j, sonde_err *e
     tool_result(t);
     printf("rows              %" PRIu64 " to train on, %" PRIu64 " held out, %zu wide\n", info->n_train,
            info->n_heldout, info->d_in);
-    printf("dictionaries      %zu\nmemory            %.0f MiB\nencoder work      %.3g FLOP, about %.0f s at 100 "
-           "GFLOP/s\n",
-           j->n, (double)memory / 1048576, flops, flops / 1e11);
+    printf(
+        "dictionaries      %zu\nmemory            %.0f MiB\nencoder work      %.3g FLOP, about %.0f s at 100 "
+        "GFLOP/s\n",
+        j->n, (double)memory / 1048576, flops, flops / 1e11);
     const char *key;
     json_t *value;
     json_object_foreach(json_array_get(list, 0), key, value)
@@ -252,8 +249,7 @@ static enum sonde_code report(struct tool *t, const struct job *j, const sonde_t
     return SONDE_OK;
 }
 
-/* ---- running
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 static enum sonde_code train(struct tool *t, const struct train_options *o, struct job *j, sonde_err *err)
 {

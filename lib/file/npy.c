@@ -20,8 +20,7 @@ static const struct npy_type {
     {"<c8", SONDE_OPAQUE, 8}, {"<c16", SONDE_OPAQUE, 16},
 };
 
-/* ---- the header: {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), } ------------------------------
- */
+/* ---- the header: {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), } ----------------- */
 
 struct cursor {
     const char *p, *end;
@@ -145,8 +144,7 @@ static bool take_dictionary(struct cursor *c, struct fields *f, sonde_tensor *t)
     return c->p == c->end && f->has_descr && f->has_order && f->has_shape;
 }
 
-/* ---- its meaning ------------------------------------------------------------------------------------------
- */
+/* ---- its meaning ----------------------------------------------------------------------------- */
 
 static const struct npy_type *type_of(const char *descr)
 {

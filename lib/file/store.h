@@ -83,8 +83,7 @@ enum sonde_code sonde_store_finish(sonde_store_writer *w, const sonde_store_attr
  * without one there is nothing to go on from). keep false: both are removed. */
 void sonde_store_abandon(sonde_store_writer *w, bool keep);
 
-/* ---- reading ----------------------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 typedef struct sonde_store sonde_store;
 

@@ -44,8 +44,7 @@ enum sonde_code sonde_zip_damaged(const sonde_map *m, const char *what, sonde_er
     return sonde_fail(err, SONDE_E_INPUT, "%s: not a sound zip file: %s", m->path, what);
 }
 
-/* ---- the directory ----------------------------------------------------------------------------------------
- */
+/* ---- the directory --------------------------------------------------------------------------- */
 
 /* The record at the end: its comment reaches exactly to the end of the file. */
 static bool find_end(const sonde_map *m, size_t *at)

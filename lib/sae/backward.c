@@ -41,8 +41,7 @@ static void latent_task(void *arg, size_t block, int thread)
     latent_block_end(t, block);
 }
 
-/* ---- what is not per latent
- * ---------------------------------------------------------------------------------------- */
+/* ---- what is not per latent ------------------------------------------------------------------ */
 
 /* From the block sums of the forward pass; before t->partial is used again. */
 static void bias_from_rows(sonde_trainer *t, size_t n)

@@ -26,8 +26,7 @@ struct dense_space {
     sonde_packed x, g, g2;       /* [rows, d]; g2_t, g2: of the gate, where it needs them */
 };
 
-/* ---- memory
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 /* Row stride of a tile [latents, n]: not a power of two, whose rows would share cache sets. */
 static size_t tile_stride(size_t n)
@@ -110,8 +109,7 @@ size_t dense_max_entries(const sonde_trainer *t, size_t n)
     return most > 0 ? most : 1;
 }
 
-/* ---- forward
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- forward --------------------------------------------------------------------------------- */
 
 struct dense_job {
     sonde_trainer *t;
@@ -194,8 +192,7 @@ enum sonde_code dense_forward(sonde_trainer *t, size_t n, sonde_pool *pool, sond
     return SONDE_OK;
 }
 
-/* ---- backward
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- backward -------------------------------------------------------------------------------- */
 
 /* Rows of a block into all packed forms. */
 static void pack_task(void *arg, size_t block, int thread)

@@ -69,8 +69,7 @@ const char *sonde_dict_act_name(enum sonde_dict_act a);
 /* Are all numbers finite? Errors: SONDE_E_NUMERIC naming tensor, latent and column. */
 enum sonde_code sonde_dict_check(const sonde_dict *d, sonde_err *err);
 
-/* ---- exact changes of form (encode and decode stay the same to float rounding)
- * ------------------------------------ */
+/* ---- exact changes of form (encode and decode stay the same to float rounding) --------------- */
 
 /* Decoder rows to norm 1: w_enc, b_enc, threshold, b_mag take the norm. A zero row stays. Errors:
  * SONDE_E_USAGE for TOPK and GROUPMAX, where it would change which latents win, unless force; without force

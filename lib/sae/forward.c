@@ -25,8 +25,7 @@ static enum sonde_code room_for_values(sonde_trainer *t, size_t n, sonde_err *er
     return SONDE_OK;
 }
 
-/* ---- one block of rows
- * --------------------------------------------------------------------------------------------- */
+/* ---- one block of rows ----------------------------------------------------------------------- */
 
 struct forward_job {
     sonde_trainer *t;
@@ -34,8 +33,8 @@ struct forward_job {
     const float *f; /* of each entry of t->z */
 };
 
-/* f W_dec over the latents of prefix j into G[j], going on from the prefix before (the first one from the skip
- * connection, which lies there); *at moves past its entries. */
+/* f W_dec over the latents of prefix j into G[j], going on from the prefix before (the first one from the
+ * skip connection, which lies there); *at moves past its entries. */
 static void decode_prefix(const struct forward_job *q, size_t r, size_t j, size_t *at)
 {
     const sonde_trainer *t = q->t;
@@ -165,8 +164,7 @@ static void forward_task(void *arg, size_t block, int thread)
     trainer_losses(t, q->n, block);
 }
 
-/* ---- the whole
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 static double recon_scale(const sonde_trainer *t)
 {

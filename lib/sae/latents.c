@@ -51,8 +51,7 @@ struct job {
     sonde_arena *arena;
 };
 
-/* ---- the nameless file
- * ------------------------------------------------------------------------------------- */
+/* ---- the nameless file ----------------------------------------------------------------------- */
 
 static char *directory_of(const char *path)
 {
@@ -111,8 +110,7 @@ static enum sonde_code spill_get(const struct spill *s, uint64_t at, void *data,
     return SONDE_OK;
 }
 
-/* ---- encoding
- * ---------------------------------------------------------------------------------------------- */
+/* ---- encoding -------------------------------------------------------------------------------- */
 
 static void describe_rows(struct job *j, const sonde_pass_rows *r)
 {
@@ -166,8 +164,7 @@ static enum sonde_code encode_pass(struct job *j, sonde_source *source, uint64_t
     return code;
 }
 
-/* ---- the result
- * -------------------------------------------------------------------------------------------- */
+/* ---- the result ------------------------------------------------------------------------------ */
 
 /* n 4-byte values from the nameless file into rows `first`.. of a dataset. */
 static enum sonde_code copy_values(const struct job *j, sonde_store_writer *w, enum dataset to, uint64_t at,
@@ -287,8 +284,7 @@ static enum sonde_code lay_out_and_copy(const struct job *j, const sonde_source_
     return sonde_store_finish(w, NULL, 0, err);
 }
 
-/* ---- the whole
- * --------------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 /* What can be refused before anything is encoded is. */
 static enum sonde_code check(const struct job *j, const sonde_source *source, sonde_err *err)

@@ -91,8 +91,7 @@ static enum sonde_code room_for_rows(sonde_tally *t, size_t n, sonde_err *err)
     return SONDE_OK;
 }
 
-/* ---- sums over rows, per dimension
- * ------------------------------------------------------------------------- */
+/* ---- sums over rows, per dimension ----------------------------------------------------------- */
 
 struct columns {
     const float *y, *h; /* h NULL: y alone */
@@ -151,8 +150,7 @@ const double *sonde_tally_get_mean(sonde_tally *t)
     return t->sum_y;
 }
 
-/* ---- the five sums of a row
- * -------------------------------------------------------------------------------- */
+/* ---- the five sums of a row ------------------------------------------------------------------ */
 
 static double add_lanes(const double *lane)
 {
@@ -269,8 +267,7 @@ enum sonde_code sonde_tally_add(sonde_tally *t, const float *y, size_t ldy, cons
     return SONDE_OK;
 }
 
-/* ---- the numbers
- * ------------------------------------------------------------------------------------------- */
+/* ---- the numbers ----------------------------------------------------------------------------- */
 
 static double ratio(double a, double b)
 {

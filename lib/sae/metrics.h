@@ -55,8 +55,7 @@ typedef struct sonde_metrics {
 
 void sonde_metrics_free(sonde_metrics *m); /* NULL is fine */
 
-/* ---- adding up by hand (baselines, data that is in memory) ------------------------------------------------
- */
+/* ---- adding up by hand (baselines, data that is in memory) ----------------------------------- */
 
 typedef struct sonde_tally sonde_tally;
 
@@ -86,8 +85,7 @@ enum sonde_code sonde_tally_add(sonde_tally *t, const float *y, size_t ldy, cons
 enum sonde_code sonde_tally_end(const sonde_tally *t, sonde_budget *budget, sonde_metrics **out,
                                 sonde_err *err);
 
-/* ---- a dictionary over a pass of a source
- * ------------------------------------------------------------------ */
+/* ---- a dictionary over a pass of a source ---------------------------------------------------- */
 
 /* Rows at a time for a dictionary: the latents of one piece stay below 256 MiB even if all are active. */
 size_t sonde_pass_rows_for(const sonde_dict *d);

@@ -6,9 +6,7 @@
 
 #include "trainer_impl.h"
 
-/* ---- rows
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 struct norm_job {
     const sonde_trainer *t;
@@ -84,8 +82,7 @@ void trainer_normalize(sonde_trainer *t, const float *x, const float *y, size_t 
     }
 }
 
-/* ---- the running variance
- * ------------------------------------------------------------------------------------------ */
+/* ---- the running variance -------------------------------------------------------------------- */
 
 /* Sums over one column of the target, rows ascending: a fixed order without partial sums. */
 struct observe_job {
@@ -129,8 +126,7 @@ void trainer_observe(sonde_trainer *t, size_t n, sonde_pool *pool)
     t->c.var_n = total;
 }
 
-/* ---- the fit
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- the fit --------------------------------------------------------------------------------- */
 
 static double mean_of(const float *x, size_t n, size_t d, double *mean)
 {

@@ -112,8 +112,7 @@ void trainer_forget_moments(sonde_trainer *t)
     t->moments = NULL;
 }
 
-/* ---- the first weights
- * --------------------------------------------------------------------------------------------- */
+/* ---- the first weights ----------------------------------------------------------------------- */
 
 static void init_block(void *arg, size_t block, int thread)
 {
@@ -155,8 +154,7 @@ void trainer_init_weights(sonde_trainer *t, sonde_pool *pool)
         t->arch->init(t);
 }
 
-/* ---- packing
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- packing --------------------------------------------------------------------------------- */
 
 void trainer_pack_block(sonde_trainer *t, size_t i0, size_t n)
 {
@@ -181,8 +179,7 @@ void trainer_pack(sonde_trainer *t, sonde_pool *pool)
         sonde_pack(&t->w_skip, 0, t->d_in, 0, t->d_out, t->p[P_W_SKIP].w, 1, t->d_in);
 }
 
-/* ---- buffers of a batch
- * -------------------------------------------------------------------------------------------- */
+/* ---- buffers of a batch ---------------------------------------------------------------------- */
 
 static bool floats(sonde_trainer *t, float **p, size_t rows, size_t cols, sonde_err *err)
 {

@@ -54,8 +54,7 @@ size_t training_list_checkpoints(const char *dir, uint64_t *step, size_t max)
     return n;
 }
 
-/* ---- checkpoints
- * --------------------------------------------------------------------------------------------------- */
+/* ---- checkpoints ----------------------------------------------------------------------------- */
 
 void training_forget_checkpoints(const char *dir, size_t keep, uint64_t at)
 {
@@ -260,8 +259,7 @@ enum sonde_code training_after_step(struct run *r, sonde_err *err)
     return SONDE_OK;
 }
 
-/* ---- the end
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 static enum sonde_code write_json(const char *dir, const char *name, json_t *o, sonde_err *err)
 {

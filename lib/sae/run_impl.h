@@ -15,9 +15,9 @@ struct job {
     const char *dir;
     char label[64];
     sonde_trainer *trainer;
-    char *config;   /* JSON text that a resume must find equal */
-    json_t *config_object; /* the same, for run.json: jansson's parser aborts where memory fails it */
-    bool described; /* run.json holds this configuration */
+    char *config;                 /* JSON text that a resume must find equal */
+    json_t *config_object;        /* the same, for run.json: jansson's parser aborts where memory fails it */
+    bool described;               /* run.json holds this configuration */
     sonde_step_report last, next; /* the last step taken, and the one being tried */
     struct log_sums sums;
     int log_fd, timing_fd, lock_fd;

@@ -7,8 +7,7 @@
 #include "../base/size.h"
 #include "run_impl.h"
 
-/* ---- memory
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static sonde_budget *budget_of(const struct run *r)
 {
@@ -60,9 +59,7 @@ uint64_t sonde_train_memory(const sonde_train_job *job, size_t n_jobs, const son
     return total;
 }
 
-/* ---- jobs
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- jobs ------------------------------------------------------------------------------------ */
 
 static enum sonde_code open_job(struct run *r, struct job *j, const sonde_train_job *what, sonde_err *err)
 {

@@ -74,8 +74,7 @@ void sonde_source_close(sonde_source *s); /* NULL is fine */
 
 const sonde_source_info *sonde_source_about(const sonde_source *s);
 
-/* ---- the stream (train split)
- * ------------------------------------------------------------------------------------- */
+/* ---- the stream (train split) ---------------------------------------------------------------- */
 
 typedef struct sonde_source_position {
     uint64_t epoch, window, row;
@@ -90,8 +89,7 @@ enum sonde_code sonde_source_next(sonde_source *s, size_t n, float *x, float *y,
 sonde_source_position sonde_source_tell(const sonde_source *s);
 enum sonde_code sonde_source_seek(sonde_source *s, sonde_source_position at, sonde_err *err);
 
-/* ---- one pass in order
- * -------------------------------------------------------------------------------------------- */
+/* ---- one pass in order ----------------------------------------------------------------------- */
 
 /* Rows of one call. */
 typedef struct sonde_pass_rows {

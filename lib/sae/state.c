@@ -91,8 +91,7 @@ enum sonde_code state_save(const sonde_trainer *t, sonde_source_position at, con
     return code;
 }
 
-/* ---- loading
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- loading --------------------------------------------------------------------------------- */
 
 static const char *meta_text(const sonde_tensors *f, const char *key)
 {

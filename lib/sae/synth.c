@@ -23,8 +23,7 @@ const char *sonde_synth_magnitude_name(enum sonde_synth_magnitude m)
     return (unsigned)m < SONDE_SYNTH_N_MAGNITUDES ? magnitudes[m] : "?";
 }
 
-/* ---- options
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- options --------------------------------------------------------------------------------- */
 
 /* Latents in the trees; false if there are more than MOST_TRUTH. */
 static bool count_tree(const sonde_synth_options *o, size_t *n)
@@ -99,8 +98,7 @@ static enum sonde_code check_options(const sonde_synth_options *o, sonde_err *er
     return check_number("the step of orthogonalisation", o->orthogonal_lr, 0, 1e3, err);
 }
 
-/* ---- probabilities
- * --------------------------------------------------------------------------------------------------- */
+/* ---- probabilities --------------------------------------------------------------------------- */
 
 static double law_at(const sonde_synth_options *o, size_t i)
 {
@@ -182,8 +180,7 @@ static enum sonde_code set_probabilities(sonde_synth *s, sonde_err *err)
     return SONDE_OK;
 }
 
-/* ---- magnitudes and factors
- * -------------------------------------------------------------------------------------------- */
+/* ---- magnitudes and factors ------------------------------------------------------------------ */
 
 static void set_magnitudes(sonde_synth *s)
 {
@@ -227,9 +224,7 @@ static void set_limits(sonde_synth *s)
         s->plan->limit[i] = (uint64_t)(s->plan->chance[i] * 0x1p32 + 0.5);
 }
 
-/* ---- all together
- * -----------------------------------------------------------------------------------------------------------
- */
+/* ---- all together ---------------------------------------------------------------------------- */
 
 static enum sonde_code allocate(sonde_synth *s, sonde_err *err)
 {

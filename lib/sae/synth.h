@@ -104,8 +104,7 @@ size_t sonde_synth_row(const sonde_synth *s, uint64_t row, sonde_synth_space *sp
 enum sonde_code sonde_synth_rows(const sonde_synth *s, uint64_t first, size_t n, const sonde_work *work,
                                  float *x, sonde_err *err);
 
-/* ---- as a file
- * ----------------------------------------------------------------------------------------------- */
+/* ---- as a file ------------------------------------------------------------------------------- */
 
 typedef struct sonde_synth_file {
     uint64_t n_rows;

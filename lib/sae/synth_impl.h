@@ -41,15 +41,13 @@ double
 synth_normal_cut(double p); /* the x with synth_normal_tail(x) = p, 0 < p < 1, within 1e-12 (1 + |x|) */
 double synth_power(double x, double exponent);
 
-/* ---- one space per thread (synth_row.c)
- * ---------------------------------------------------------------------- */
+/* ---- one space per thread (synth_row.c) ------------------------------------------------------ */
 
 enum sonde_code synth_spaces_new(const sonde_synth *s, int n_threads, sonde_budget *budget,
                                  sonde_synth_space ***out, sonde_err *err);
 void synth_spaces_free(sonde_synth_space **space, int n_threads); /* NULL is fine */
 
-/* ---- directions (synth_directions.c)
- * -------------------------------------------------------------------------- */
+/* ---- directions (synth_directions.c) --------------------------------------------------------- */
 
 enum sonde_code synth_directions(sonde_synth *s, const sonde_kernels *kernels, const sonde_work *work,
                                  sonde_err *err);

@@ -42,8 +42,7 @@ void sonde_synth_space_free(sonde_synth_space *p)
         sonde_arena_free(p->arena);
 }
 
-/* ---- which latents
- * ----------------------------------------------------------------------------------------------- */
+/* ---- which latents --------------------------------------------------------------------------- */
 
 static void draw_factors(const sonde_synth *s, const sonde_rng *row, float *shift)
 {
@@ -83,8 +82,7 @@ static double chance_of(const sonde_synth *s, const sonde_synth_space *p, size_t
     return s->o.rank ? synth_normal_tail(own_cut(s, p, i)) : s->plan->chance[i];
 }
 
-/* ---- what they are worth
- * -------------------------------------------------------------------------------------------- */
+/* ---- what they are worth --------------------------------------------------------------------- */
 
 static double draw_magnitude(const sonde_synth *s, size_t i, sonde_rng *rng)
 {
@@ -152,9 +150,7 @@ static void draw_children(const sonde_synth *s, sonde_synth_space *p, size_t at,
     }
 }
 
-/* ---- the row
- * --------------------------------------------------------------------------------------------------------------
- */
+/* ---- the row --------------------------------------------------------------------------------- */
 
 static void add_up(const sonde_synth *s, const sonde_synth_space *p, const sonde_rng *row, float *x)
 {
@@ -200,9 +196,7 @@ size_t sonde_synth_row(const sonde_synth *s, uint64_t row, sonde_synth_space *p,
     return p->n;
 }
 
-/* ---- many rows
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- many rows ------------------------------------------------------------------------------- */
 
 #define TASK_ROWS 64
 

@@ -73,9 +73,7 @@ static uint64_t task_end(const struct job *j, size_t task)
     return end < j->f->n_rows ? end : j->f->n_rows;
 }
 
-/* ---- layout
- * --------------------------------------------------------------------------------------------------------------
- */
+/* ---- layout ---------------------------------------------------------------------------------- */
 
 /* Returns the number of datasets. Without held-out rows there are no documents: readers may choose rows of
  * their own. */
@@ -172,9 +170,7 @@ static size_t describe(const sonde_synth *s, const sonde_synth_file *f, sonde_st
     return n;
 }
 
-/* ---- the rows
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- the rows -------------------------------------------------------------------------------- */
 
 static void count_task(void *arg, size_t task, int thread)
 {
@@ -277,8 +273,7 @@ static enum sonde_code write_rows(struct job *j, sonde_synth_result *r, sonde_er
     return code;
 }
 
-/* ---- what stands once
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- what stands once ------------------------------------------------------------------------ */
 
 static enum sonde_code write_stats(struct job *j, sonde_err *err)
 {
@@ -337,9 +332,7 @@ static enum sonde_code write_documents(struct job *j, sonde_err *err)
     return code || !j->n_heldout ? code : sonde_store_write(j->writer, DOC_SPLIT, 0, 2, split, err);
 }
 
-/* ---- the whole
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 static enum sonde_code check_file(const sonde_synth *s, const sonde_synth_file *f, sonde_err *err)
 {

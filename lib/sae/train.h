@@ -106,8 +106,7 @@ enum sonde_code sonde_train_options_read(const json_t *json, sonde_train_options
 const char *const *sonde_train_archs(void);
 const char *sonde_train_arch_about(const char *name);
 
-/* ---- a trainer: one dictionary being learned
- * ---------------------------------------------------------------------- */
+/* ---- a trainer: one dictionary being learned ------------------------------------------------- */
 
 typedef struct sonde_trainer sonde_trainer;
 

@@ -11,8 +11,7 @@
 #define CALIBRATE_ROWS ((uint64_t)1 << 20)
 #define MEASURE_ROWS   ((uint64_t)1 << 18)
 
-/* ---- the stream
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- the stream ------------------------------------------------------------------------------ */
 
 static enum sonde_code next_rows(struct run *r, size_t n, sonde_err *err)
 {
@@ -36,9 +35,7 @@ static enum sonde_code fit(struct run *r, sonde_err *err)
     return code ? code : sonde_source_seek(r->source, (sonde_source_position){0}, err);
 }
 
-/* ---- steps
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 static void report_progress(const struct run *r, const struct job *j)
 {
@@ -98,8 +95,7 @@ static enum sonde_code train_steps(struct run *r, sonde_err *err)
     return code;
 }
 
-/* ---- the end
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 /* Call fn with the first n_rows rows of the stream, a batch at a time. */
 static enum sonde_code each_batch(struct run *r, uint64_t n_rows,

@@ -77,8 +77,7 @@ uint64_t sonde_trainer_step_count(const sonde_trainer *t)
     return t->c.step;
 }
 
-/* ---- a step
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- a step ---------------------------------------------------------------------------------- */
 
 static uint64_t k_now(const sonde_trainer *t)
 {
@@ -173,8 +172,7 @@ enum sonde_code sonde_trainer_step(sonde_trainer *t, const float *x, const float
     return code;
 }
 
-/* ---- the dictionary
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the dictionary -------------------------------------------------------------------------- */
 
 static void copy_floats(float *to, const struct param *p)
 {

@@ -14,8 +14,7 @@
 #define DENSE_SHARE  0.15 /* measured: d 768, F 12288, batch 4096 */
 #define BLOCK_LATENT 64   /* latents likewise; a multiple of every table's panel */
 
-/* ---- parameters
- * ------------------------------------------------------------------------------------------------ */
+/* ---- parameters ------------------------------------------------------------------------------ */
 
 enum { P_W_ENC, P_B_ENC, P_W_DEC, P_B_DEC, P_THRESHOLD, P_R_MAG, P_B_MAG, P_W_SKIP, N_PARAMS };
 
@@ -27,8 +26,7 @@ struct param {
     float *w, *g, *m, *v;
 };
 
-/* ---- what a batch becomes
- * -------------------------------------------------------------------------------------- */
+/* ---- what a batch becomes -------------------------------------------------------------------- */
 
 /* Active entries by latent: those of latent i are [start[i], start[i + 1]), rows ascending. */
 struct columns {
@@ -60,8 +58,7 @@ struct column_gradient {
     float all_rows; /* dL/dz common to every row of the batch, added to that of the entries */
 };
 
-/* ---- architectures
- * --------------------------------------------------------------------------------------------- */
+/* ---- architectures --------------------------------------------------------------------------- */
 
 enum {
     ARCH_AUX = 1,        /* AuxK applies */
@@ -97,8 +94,7 @@ const struct sae_arch *sae_arch_find(const char *name);
 extern const struct sae_arch arch_topk, arch_batchtopk, arch_matryoshka, arch_relu, arch_relu_2023,
     arch_jumprelu, arch_gated;
 
-/* ---- the trainer
- * ----------------------------------------------------------------------------------------------- */
+/* ---- the trainer ----------------------------------------------------------------------------- */
 
 /* Numbers that a checkpoint holds besides the arrays. */
 struct counters {
@@ -139,7 +135,7 @@ struct sonde_trainer {
     struct counters c;
     double *mean_in, *mean_out;    /* [d] subtracted when shift_used */
     double *var_mean, *var_before; /* [d_out] running mean of the target, and before the step */
-    double before_n, before_m2; /* counters of the variance before the step */
+    double before_n, before_m2;    /* counters of the variance before the step */
     uint64_t *silent;              /* [F] rows since the latent fired */
     uint64_t *frequency;           /* [F] times it fired in the c.n_counted rows of the window */
 
@@ -211,13 +207,12 @@ static inline bool gate_moves_decoder(const sonde_trainer *t)
     return t->arch->traits & ARCH_GATE && t->o.gated_detach == 0;
 }
 
-/* ---- stages (one file each)
- * ------------------------------------------------------------------------------------ */
+/* ---- stages (one file each) ------------------------------------------------------------------ */
 
-/* trainer.c: a step in two halves. What trying changes (the running variance) trainer_undo takes back; taking follows a try that
- * went well. */
-enum sonde_code trainer_try(sonde_trainer *t, const float *x, const float *y, size_t n, const sonde_work *work,
-                            sonde_step_report *r, sonde_err *err);
+/* trainer.c: a step in two halves. What trying changes (the running variance) trainer_undo takes back; taking
+ * follows a try that went well. */
+enum sonde_code trainer_try(sonde_trainer *t, const float *x, const float *y, size_t n,
+                            const sonde_work *work, sonde_step_report *r, sonde_err *err);
 void trainer_undo(sonde_trainer *t);
 enum sonde_code trainer_take(sonde_trainer *t, const sonde_work *work, sonde_step_report *r, sonde_err *err);
 

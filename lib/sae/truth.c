@@ -13,8 +13,7 @@
 
 #define TILE_ROWS 64
 
-/* ---- opening
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static enum sonde_code truth_new(sonde_budget *budget, sonde_truth **out, sonde_err *err)
 {
@@ -162,9 +161,7 @@ enum sonde_code sonde_truth_of(const float *direction, size_t n, size_t d, const
     return code;
 }
 
-/* ---- cosines
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- cosines --------------------------------------------------------------------------------- */
 
 struct cosines {
     const float *w;
@@ -214,9 +211,7 @@ static enum sonde_code all_cosines(const sonde_truth *t, struct cosines *p, cons
     return SONDE_OK;
 }
 
-/* ---- scores
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- scores ---------------------------------------------------------------------------------- */
 
 static void find_best(const struct cosines *p, sonde_match *m)
 {

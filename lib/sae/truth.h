@@ -39,8 +39,7 @@ enum sonde_code sonde_truth_of(const float *direction, size_t n, size_t d, const
 void sonde_truth_close(sonde_truth *t); /* NULL is fine */
 sonde_truth_info sonde_truth_about(const sonde_truth *t);
 
-/* ---- directions
- * ------------------------------------------------------------------------------------------------- */
+/* ---- directions ------------------------------------------------------------------------------ */
 
 typedef struct sonde_match {
     size_t n_true, n_latents;
@@ -61,8 +60,7 @@ enum sonde_code sonde_truth_match(const sonde_truth *t, const float *w, size_t n
                                   sonde_err *err);
 void sonde_match_free(sonde_match *m); /* NULL is fine */
 
-/* ---- activity
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- activity -------------------------------------------------------------------------------- */
 
 typedef struct sonde_detection {
     uint64_t n_rows;

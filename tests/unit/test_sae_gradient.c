@@ -4,8 +4,7 @@
  * closed forms. */
 #include "train_dense.h"
 
-/* ---- one trainer and its double
- * ------------------------------------------------------------------------------------ */
+/* ---- one trainer and its double -------------------------------------------------------------- */
 
 struct point {
     sonde_trainer *t;
@@ -112,8 +111,7 @@ static void free_point(struct point *p)
     sonde_trainer_free(p->t);
 }
 
-/* ---- comparison
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- comparison ------------------------------------------------------------------------------ */
 
 static void near(double got, double want, double scale, const char *what, const char *which, size_t at)
 {
@@ -182,9 +180,7 @@ static void check_gradients(struct point *p, size_t every, const char *what)
     near(p->report.gradient_norm, sqrt(norm), 0, what, "gradient_norm", 0);
 }
 
-/* ---- cases
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- cases ----------------------------------------------------------------------------------- */
 
 static const struct sizes square = {6, 6, 10, 16}, odd = {7, 7, 13, 19}, across = {6, 9, 11, 17};
 

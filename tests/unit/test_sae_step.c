@@ -17,8 +17,7 @@ static sonde_step_report step_of(sonde_trainer *t, const float *x, const float *
     return r;
 }
 
-/* ---- the optimiser
- * ------------------------------------------------------------------------------------------------- */
+/* ---- the optimiser --------------------------------------------------------------------------- */
 
 /* Kingma & Ba 2015 with the biases divided out, in double, on the gradients that the trainer worked out. */
 struct adam {
@@ -144,8 +143,7 @@ static void decoder_rows_keep_norm_1(void **state)
     sonde_trainer_free(t);
 }
 
-/* ---- schedules
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- schedules ------------------------------------------------------------------------------- */
 
 static void learning_rate_follows_the_schedule(void **state)
 {
@@ -259,8 +257,7 @@ static void schedules_that_cannot_be_are_refused(void **state)
     }
 }
 
-/* ---- counters
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- counters -------------------------------------------------------------------------------- */
 
 static void silence_counts_rows_since_a_latent_fired(void **state)
 {
@@ -352,8 +349,7 @@ static void thresholds_of_jumprelu_stay_at_or_above_0(void **state)
     sonde_trainer_free(t);
 }
 
-/* ---- resampling
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- resampling ------------------------------------------------------------------------------ */
 
 enum { N_DEAD = 4000, F_RESAMPLE = N_DEAD + 6 };
 static const struct sizes many = {6, 6, F_RESAMPLE, 16};
@@ -460,8 +456,7 @@ static void dead_latents_begin_again_from_badly_reconstructed_rows(void **state)
     }
 }
 
-/* ---- threads, and steps that fail
- * ---------------------------------------------------------------------------------- */
+/* ---- threads, and steps that fail ------------------------------------------------------------ */
 
 static sonde_train_options everything(const char *arch, const struct sizes *s, bool skip)
 {

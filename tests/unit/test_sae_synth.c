@@ -11,8 +11,7 @@
 #include "synth_fixture.h"
 #include "sae/synth_impl.h"
 
-/* ---- functions
- * ------------------------------------------------------------------------------------------------- */
+/* ---- functions ------------------------------------------------------------------------------- */
 
 static void exp_and_log_agree_with_the_c_library(void **state)
 {
@@ -35,9 +34,7 @@ static void normal_tails_agree_with_erfc_and_invert(void **state)
     assert_true(fabs(synth_normal_cut(0.025) - 1.959963984540054) < 1e-12);
 }
 
-/* ---- rows
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 static void a_row_alone_equals_the_row_among_others_on_any_threads(void **state)
 {
@@ -117,9 +114,7 @@ static void seeds_change_directions_and_rows(void **state)
     sonde_synth_free(b);
 }
 
-/* ---- noise
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- noise ----------------------------------------------------------------------------------- */
 
 static void noise_has_its_variance_and_touches_nothing_else(void **state)
 {
@@ -153,9 +148,7 @@ static void noise_has_its_variance_and_touches_nothing_else(void **state)
     sonde_synth_free(s);
 }
 
-/* ---- directions
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- directions ------------------------------------------------------------------------------ */
 
 /* sum over i != j of cos^2, and the largest |norm - 1| */
 static double overlap(const sonde_synth *s, double *off)
@@ -244,9 +237,7 @@ static void the_first_step_goes_down_the_gradient(void **state)
     sonde_synth_free(b);
 }
 
-/* ---- refusals
- * -------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 static void options_that_make_no_sense_are_refused(void **state)
 {

@@ -11,8 +11,7 @@
 #include "synth_fixture.h"
 #include "sae/synth_impl.h"
 
-/* ---- frequencies
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- frequencies ----------------------------------------------------------------------------- */
 
 static void each_law_gives_its_frequencies(void **state)
 {
@@ -112,9 +111,7 @@ static void the_number_active_in_a_row_has_the_variance_of_independence(void **s
     sonde_synth_free(s);
 }
 
-/* ---- magnitudes
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- magnitudes ------------------------------------------------------------------------------ */
 
 static void magnitudes_have_their_moments(void **state)
 {
@@ -185,9 +182,7 @@ static void spreads_differ_by_latent_and_are_folded(void **state)
     sonde_synth_free(s);
 }
 
-/* ---- correlation
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- correlation ----------------------------------------------------------------------------- */
 
 /* P(X > a, Y > b) of a standard normal pair: P P + integral over r from 0 to rho of its density (Plackett
  * 1954), by Simpson's rule. */
@@ -265,9 +260,7 @@ static void strong_factors_leave_some_noise_of_ones_own(void **state)
     sonde_synth_free(s);
 }
 
-/* ---- hierarchy
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- hierarchy ------------------------------------------------------------------------------- */
 
 static void children_need_their_parent_and_exclude_each_other(void **state)
 {

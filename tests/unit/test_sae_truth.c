@@ -59,8 +59,7 @@ static sonde_match *match(const sonde_truth *t, const float *w, size_t n_latents
     return m;
 }
 
-/* ---- a file of truth by hand
- * ------------------------------------------------------------------------------- */
+/* ---- a file of truth by hand ----------------------------------------------------------------- */
 
 struct rows {
     int64_t *indptr;
@@ -102,8 +101,7 @@ static void write_truth(const float *g, size_t n, size_t d, const float *frequen
     must(sonde_store_finish(w, NULL, 0, &err), &err);
 }
 
-/* ---- against SAELens
- * ------------------------------------------------------------------------------------------- */
+/* ---- against SAELens ------------------------------------------------------------------------- */
 
 static uint32_t draw(uint32_t *s)
 {
@@ -233,8 +231,7 @@ static void scores_equal_saelens(void **state)
     free(x);
 }
 
-/* ---- directions
- * -------------------------------------------------------------------------------------------------- */
+/* ---- directions ------------------------------------------------------------------------------ */
 
 static void the_truth_itself_scores_one(void **state)
 {
@@ -332,8 +329,7 @@ static void widths_that_differ_are_named(void **state)
     sonde_truth_close(t);
 }
 
-/* ---- a dictionary over a file
- * --------------------------------------------------------------------------------------- */
+/* ---- a dictionary over a file ---------------------------------------------------------------- */
 
 /* The transposed truth is the perfect encoder of orthogonal directions; a threshold makes it miss what is
  * small. */
@@ -394,9 +390,7 @@ static void an_ideal_dictionary_detects_all_and_a_deaf_one_misses_what_it_must(v
     sonde_synth_free(s);
 }
 
-/* ---- damage
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- damage ---------------------------------------------------------------------------------- */
 
 static void damaged_truth_is_named(void **state)
 {

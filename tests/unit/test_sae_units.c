@@ -65,8 +65,7 @@ static void near(double got, double want, double tolerance, const char *what, si
         fail_msg("%s[%zu] is %.9g, expected %.9g", what, at, got, want);
 }
 
-/* ---- normalisation
- * ------------------------------------------------------------------------------------------------- */
+/* ---- normalisation --------------------------------------------------------------------------- */
 
 static void samples_are_brought_to_their_units(void **state)
 {
@@ -138,8 +137,7 @@ static void first_bias_is_the_mean_the_median_or_nothing(void **state)
     free(x);
 }
 
-/* ---- the dictionary
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the dictionary -------------------------------------------------------------------------- */
 
 /* Training's own latents of the rows, dense. BatchTopK's are those of the dictionary that it becomes: all
  * above a threshold that lies below the smallest it kept. */
